@@ -1,0 +1,1 @@
+"""The generalist: model, tools, evidence, answers."""

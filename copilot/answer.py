@@ -1,0 +1,91 @@
+"""The answer and what stands behind it: plain values with `to_dict`/`from_dict`. No model, no drawing.
+
+The JSON form is public and versioned; `answer.schema.json` beside this file describes it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+SCHEMA = "slidekick.answer/1"
+RESEARCH_USE = "Research use only. Not for diagnosis."
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """One thing measured: `value` in `unit` of `concept`, by the tool call `step`.
+
+    kind: count | area | area_fraction | density | presence | diameter. found: False when the concept was not found.
+    rle: COCO run-length mask {"size": [h, w], "counts": str} in the picture's pixels, None where nothing was found.
+    """
+
+    id: str
+    kind: str
+    concept: str
+    value: float | None
+    unit: str
+    found: bool
+    step: str
+    rle: dict | None = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One sentence of the answer. supported: every number and finding in it traces to `evidence` ids."""
+
+    text: str
+    evidence: tuple[str, ...]
+    supported: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One tool call: what was asked, what came back, how long it took (seconds)."""
+
+    id: str
+    name: str
+    arguments: dict
+    result: dict
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Answer:
+    """text: all of it, for a person. short: the bare answer ("colon", "yes", "212").
+
+    confidence: mean token probability of the text, 0–1, not calibrated. gates: weight of each expert.
+    """
+
+    question: str
+    text: str
+    short: str
+    confidence: float
+    evidence: tuple[Evidence, ...] = ()
+    claims: tuple[Claim, ...] = ()
+    steps: tuple[Step, ...] = ()
+    gates: dict[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    versions: dict[str, str] = field(default_factory=dict)
+    notice: str = RESEARCH_USE
+    schema: str = SCHEMA
+
+    def to_dict(self) -> dict:
+        """JSON-ready form; tuples become lists."""
+        return _lists(asdict(self))
+
+    @classmethod
+    def from_dict(cls, data: dict) -> Answer:
+        """The reverse of `to_dict`."""
+        parts = {
+            "evidence": tuple(Evidence(**e) for e in data["evidence"]),
+            "claims": tuple(Claim(c["text"], tuple(c["evidence"]), c["supported"]) for c in data["claims"]),
+            "steps": tuple(Step(**s) for s in data["steps"]),
+            "warnings": tuple(data["warnings"]),
+        }
+        return cls(**{**data, **parts})
+
+
+def _lists(value):
+    if isinstance(value, dict):
+        return {key: _lists(item) for key, item in value.items()}
+    return [_lists(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -1,0 +1,1 @@
+"""Slides, regions and samples come in here."""

@@ -1,0 +1,20 @@
+"""The errors a user may see: one line that names the file, the value and the mend.
+
+Commands print the line and leave with code 2; libraries raise it. Anything else that escapes is a bug.
+"""
+
+
+class SlidekickError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class InputError(SlidekickError):
+    """The file, region, question or option given cannot be used as it is."""
+
+
+class SourceError(SlidekickError):
+    """A package that holds base weights or samples could not be fetched, or is not the pinned one."""
+
+
+class OutputError(SlidekickError):
+    """The result cannot be written where it was asked for."""

@@ -1,0 +1,1 @@
+"""Readers of slide files; each says how well it reads one."""

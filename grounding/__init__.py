@@ -1,0 +1,1 @@
+"""Text prompt to masks to measurements."""

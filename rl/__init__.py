@@ -1,0 +1,1 @@
+"""Training: supervised, then task-aware reinforcement fine-tuning."""
