@@ -1,14 +1,25 @@
 """Slides and regions: the one way pixels come in.
 
 `open_slide` picks the reader that says it reads the file best; `Slide.roi` gives pixels with their scale and
-place. Coordinates are (x, y) in level-0 pixels, origin top left. Nothing here knows of models.
+place; `read_roi` does both for a command. Coordinates are (x, y) in level-0 pixels, origin top left. Nothing
+here knows of models, and label or macro pictures of a slide are never read.
 """
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+from slidekick.data.errors import InputError
+
+READ_LIMIT_PX = 50_000_000  # in one read: 150 MB of RGB, about the memory that a few copies of it can stand
+MOST_ENLARGED = 4  # times: a 10x scan may be shown to a model made for 40x; beyond that it is invention
+NO_COARSER = (
+    1.005  # a level this much coarser than asked for is taken as the level asked for (0.5 vs 0.4990 µm)
+)
 
 
 @dataclass(frozen=True)
@@ -43,3 +54,190 @@ class Roi:
         """Level-0 pixels per pixel, (x, y)."""
         height, width = self.pixels.shape[:2]
         return self.region.width / width, self.region.height / height
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of a slide. downsample: level-0 pixels per pixel, mean of x and y."""
+
+    width: int
+    height: int
+    downsample: float
+
+
+class Slide:
+    """An open slide or picture. Made by `open_slide`; a context manager.
+
+    source: the file's name without its folder. vendor: the scanner's format, or the picture's ("png").
+    mpp: (x, y) µm per level-0 pixel, or None where neither the file nor the caller states it.
+    objective_power: as the file states it, or None. levels: largest first.
+    """
+
+    def __init__(self, reader, source: str, mpp: tuple[float, float] | None) -> None:
+        self._reader = reader
+        self.source = source
+        self.vendor: str = reader.vendor
+        self.mpp = mpp
+        self.objective_power: float | None = reader.objective_power
+        width, height = reader.levels[0]
+        self.levels = [Level(w, h, (width / w + height / h) / 2) for w, h in reader.levels]
+
+    @property
+    def dimensions(self) -> tuple[int, int]:
+        """(width, height) of level 0 in pixels."""
+        return self.levels[0].width, self.levels[0].height
+
+    def thumbnail(self, max_px: int) -> np.ndarray:
+        """The whole slide, uint8 (H, W, 3) RGB, longest side at most `max_px`; never enlarged."""
+        if max_px < 1:
+            raise InputError(f"{self.source}: a thumbnail of {max_px} pixels; give 1 or more")
+        width, height = self.dimensions
+        scale = max(1.0, max(width, height) / max_px)
+        return self._scaled(Region(0, 0, width, height), (scale, scale))
+
+    def roi(self, region: Region) -> Roi:
+        """The pixels of `region` at its scale.
+
+        Raises InputError when the region is not inside the slide, asks for a scale where the slide has none,
+        takes more than READ_LIMIT_PX in one read, or cannot be decoded.
+        """
+        self._check_inside(region)
+        scale = (1.0, 1.0)
+        if region.mpp is not None:
+            if self.mpp is None:
+                raise InputError(
+                    f"{self.source}: no scale (µm per pixel) in the file, so none can be read at; state it "
+                    "with --mpp, or with open_slide(path, mpp=...)"
+                )
+            wanted = checked_mpp(region.mpp)
+            scale = (wanted / self.mpp[0], wanted / self.mpp[1])
+            if min(scale) < 1 / MOST_ENLARGED:
+                raise InputError(
+                    f"{self.source}: {wanted:g} µm per pixel is far finer than its own {max(self.mpp):g}; "
+                    f"detail that was not scanned cannot be read, give {max(self.mpp):g} or more"
+                )
+        pixels = self._scaled(region, scale)
+        mpp = None
+        if self.mpp is not None:
+            height, width = pixels.shape[:2]  # whole pixels: the true scale is a hair off the one asked for
+            mpp = (self.mpp[0] * region.width / width, self.mpp[1] * region.height / height)
+        return Roi(pixels, mpp, region, self.source)
+
+    def close(self) -> None:
+        """Close the file; reading afterwards is an error."""
+        self._reader.close()
+
+    def __enter__(self) -> Slide:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def _check_inside(self, region: Region) -> None:
+        width, height = self.dimensions
+        inside = min(region.x, region.y) >= 0 and min(region.width, region.height) > 0
+        if not (inside and region.x + region.width <= width and region.y + region.height <= height):
+            raise InputError(
+                f"{self.source}: region {region.x},{region.y},{region.width},{region.height} is not inside "
+                f"the {width} x {height} pixels; give x,y,width,height within them"
+            )
+
+    def _scaled(self, region: Region, scale: tuple[float, float]) -> np.ndarray:
+        """`region` with `scale` (x, y) level-0 pixels per pixel, from the coarsest level fine enough."""
+        size = (max(1, round(region.width / scale[0])), max(1, round(region.height / scale[1])))
+        index = self._level_for(min(scale))
+        level = self.levels[index]
+        step_x, step_y = self.levels[0].width / level.width, self.levels[0].height / level.height
+        left, top = region.x / step_x, region.y / step_y
+        right, bottom = (region.x + region.width) / step_x, (region.y + region.height) / step_y
+        x, y = math.floor(left), math.floor(top)
+        width = max(1, min(math.ceil(right), level.width) - x)
+        height = max(1, min(math.ceil(bottom), level.height) - y)
+        if max(width * height, size[0] * size[1]) > READ_LIMIT_PX:
+            raise InputError(
+                f"{self.source}: {width} x {height} pixels to read for a picture of {size[0]} x {size[1]}, "
+                f"over the limit of {READ_LIMIT_PX // 1_000_000} million; choose a part with "
+                "--region x,y,w,h or a coarser --mpp"
+            )
+        pixels = self._reader.read(index, x, y, width, height)
+        if (width, height) == size and (left, top) == (x, y):
+            return pixels
+        return _resample(pixels, (left - x, top - y, min(right - x, width), min(bottom - y, height)), size)
+
+    def _level_for(self, downsample: float) -> int:
+        """The coarsest level that still has all the detail asked for."""
+        fit = [i for i, level in enumerate(self.levels) if level.downsample <= downsample * NO_COARSER]
+        return max(fit, key=lambda i: self.levels[i].downsample, default=0)
+
+
+def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None = None) -> Slide:
+    """Open a slide or picture. `mpp` states the scale of level 0 (µm per pixel), over what the file says.
+
+    Raises InputError, one line with the mend, for what is missing, not a file, empty, unreadable or damaged.
+    """
+    from slidekick.data.readers import open_best
+
+    path = Path(path)
+    stated = None
+    if mpp is not None:
+        pair = mpp if isinstance(mpp, tuple) else (mpp, mpp)
+        stated = (checked_mpp(pair[0]), checked_mpp(pair[1]))
+    _check_file(path)
+    reader = open_best(path)
+    return Slide(reader, path.name, stated or reader.mpp)
+
+
+def read_roi(
+    path: str | os.PathLike, region: tuple[int, int, int, int] | None = None, mpp: float | None = None
+) -> Roi:
+    """Pixels of a file, for a command: `region` as x, y, width, height at level 0, or the whole picture.
+
+    Where the file has a scale, `mpp` is the scale to read at; where it has none, `mpp` states it and level-0
+    pixels are read. Raises InputError as `open_slide` and `Slide.roi` do.
+    """
+    wanted = None if mpp is None else checked_mpp(mpp)
+    with open_slide(path) as slide:
+        x, y, width, height = region or (0, 0, *slide.dimensions)
+        if slide.mpp is None and wanted is not None:
+            slide.mpp, wanted = (wanted, wanted), None
+        return slide.roi(Region(x, y, width, height, wanted))
+
+
+def checked_mpp(mpp: float) -> float:
+    """`mpp` as a positive, finite number of µm per pixel. Raises InputError."""
+    try:
+        value = float(mpp)
+    except (TypeError, ValueError):
+        value = math.nan
+    if not (math.isfinite(value) and value > 0):
+        raise InputError(f"mpp {mpp!r} is no scale; give µm per pixel above 0, such as 0.5")
+    return value
+
+
+def _check_file(path: Path) -> None:
+    try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; give one picture or slide file")
+        if not path.exists():
+            raise InputError(f"{path}: no such file; check the path")
+        if not path.is_file():
+            raise InputError(f"{path}: is no ordinary file; give a picture or slide file")
+        if path.stat().st_size == 0:
+            raise InputError(f"{path}: is empty (0 bytes); copy it again")
+        with path.open("rb"):
+            pass
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the path
+        reason = (getattr(error, "strerror", None) or "no valid path").lower()
+        raise InputError(
+            f"{str(path)!r}: cannot be read ({reason}); check the path and its rights"
+        ) from error
+
+
+def _resample(
+    pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
+) -> np.ndarray:
+    """`box` (float pixels) of `pixels` as a picture of `size` (w, h), antialiased."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC, box=box, reducing_gap=None)
+    return np.asarray(image)

@@ -1,0 +1,81 @@
+"""Whole slides and tiled TIFFs through OpenSlide. Label and macro pictures are never read.
+
+OpenSlide's own error texts may quote identifiers from the file, so they are kept out of the messages.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+from PIL import Image
+from slidekick.data.errors import InputError
+
+PLAUSIBLE_MPP = (
+    0.01,
+    100.0,
+)  # µm per pixel; outside it a resolution tag speaks of print, not of a microscope
+
+
+def support(path: Path) -> float:
+    """0.9 for a scanner's own format, 0.8 for a plain tiled TIFF, 0 for anything else."""
+    try:
+        vendor = openslide.OpenSlide.detect_format(path)
+    except openslide.OpenSlideError:
+        return 0.0
+    if vendor is None:
+        return 0.0
+    return 0.8 if vendor == "generic-tiff" else 0.9
+
+
+def open_file(path: Path) -> OpenSlideReader:
+    """Raises InputError when the file is damaged or incomplete."""
+    try:
+        return OpenSlideReader(openslide.OpenSlide(path), path)
+    except (openslide.OpenSlideError, OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: OpenSlide cannot open it: damaged, incomplete or of a kind it does not know; copy it again "
+            "or convert it to a tiled TIFF"
+        ) from error
+
+
+class OpenSlideReader:
+    """An open slide; see `Reader`."""
+
+    def __init__(self, slide: openslide.OpenSlide, path: Path) -> None:
+        self._slide = slide
+        self._path = path
+        self.vendor = slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
+        self.levels = [(int(width), int(height)) for width, height in slide.level_dimensions]
+        mpp_x = _number(slide, openslide.PROPERTY_NAME_MPP_X)
+        mpp_y = _number(slide, openslide.PROPERTY_NAME_MPP_Y)
+        plausible = all(value and PLAUSIBLE_MPP[0] <= value <= PLAUSIBLE_MPP[1] for value in (mpp_x, mpp_y))
+        self.mpp = (mpp_x, mpp_y) if plausible else None
+        self.objective_power = _number(slide, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+
+    def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
+        """See `Reader.read`; transparent places (not scanned) come out white."""
+        scale_x = self.levels[0][0] / self.levels[level][0]
+        scale_y = self.levels[0][1] / self.levels[level][1]
+        corner = (round(x * scale_x), round(y * scale_y))  # OpenSlide wants the corner at level 0
+        try:
+            picture = self._slide.read_region(corner, level, (width, height))
+        except openslide.OpenSlideError as error:
+            raise InputError(
+                f"{self._path}: OpenSlide cannot decode the pixels at {corner[0]},{corner[1]}: damaged, or of a kind "
+                "it does not know; copy it again or convert it to a tiled TIFF of 8-bit RGB"
+            ) from error
+        white = Image.new("RGB", picture.size, "white")
+        white.paste(picture, mask=picture.getchannel("A"))
+        return np.asarray(white)
+
+    def close(self) -> None:
+        self._slide.close()
+
+
+def _number(slide: openslide.OpenSlide, name: str) -> float | None:
+    try:
+        return float(slide.properties[name])
+    except (KeyError, ValueError):
+        return None
