@@ -35,8 +35,8 @@ def open_file(path: Path) -> OpenSlideReader:
         return OpenSlideReader(openslide.OpenSlide(path), path)
     except (openslide.OpenSlideError, OSError, ValueError) as error:
         raise InputError(
-            f"{path}: OpenSlide cannot open it: damaged, incomplete or of a kind it does not know; copy it again "
-            "or convert it to a tiled TIFF"
+            f"{path}: OpenSlide cannot open it: damaged, incomplete or of a kind it does not know; "
+            "copy it again or convert it to a tiled TIFF"
         ) from error
 
 
@@ -63,8 +63,8 @@ class OpenSlideReader:
             picture = self._slide.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
             raise InputError(
-                f"{self._path}: OpenSlide cannot decode the pixels at {corner[0]},{corner[1]}: damaged, or of a kind "
-                "it does not know; copy it again or convert it to a tiled TIFF of 8-bit RGB"
+                f"{self._path}: OpenSlide cannot decode the pixels at {corner[0]},{corner[1]}: damaged, or "
+                "of a kind it does not know; copy it again or convert it to a tiled TIFF of 8-bit RGB"
             ) from error
         white = Image.new("RGB", picture.size, "white")
         white.paste(picture, mask=picture.getchannel("A"))
