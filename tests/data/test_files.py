@@ -1,0 +1,65 @@
+import os
+from pathlib import Path
+
+import pytest
+from slidekick.data.errors import OutputError
+from slidekick.data.files import cache_dir, check_writable, write_atomic
+
+
+def test_text_and_bytes_are_written_and_missing_folders_made(tmp_path):
+    assert write_atomic(tmp_path / "a" / "b.txt", "µm").read_bytes() == "µm".encode()
+    assert write_atomic(tmp_path / "a" / "b.txt", b"\x00\x01").read_bytes() == b"\x00\x01"
+    assert os.listdir(tmp_path / "a") == ["b.txt"]
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    target = write_atomic(tmp_path / "answer.json", "old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OutputError, match=r"answer\.json: cannot write \(no space left on device\)"):
+        write_atomic(target, "new")
+    assert target.read_text() == "old"
+    assert os.listdir(tmp_path) == ["answer.json"]
+
+
+def test_outputs_are_as_readable_as_the_user_wants_files_to_be(tmp_path):
+    before = os.umask(0o027)
+    try:
+        assert write_atomic(tmp_path / "a", "").stat().st_mode & 0o777 == 0o640
+    finally:
+        os.umask(before)
+
+
+def test_a_place_under_a_file_is_refused_by_check_and_by_write(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="is a file, not a folder"):
+        check_writable(tmp_path / "file" / "out")
+    with pytest.raises(OutputError, match="cannot write"):
+        write_atomic(tmp_path / "file" / "out", "")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root writes everywhere")
+def test_a_read_only_folder_is_refused_before_the_work(tmp_path):
+    tmp_path.chmod(0o555)
+    with pytest.raises(OutputError, match="permission denied"):
+        check_writable(tmp_path / "out")
+
+
+def test_checking_a_folder_leaves_nothing_behind(tmp_path):
+    check_writable(tmp_path / "not" / "yet")
+    check_writable(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_cache_lies_where_the_user_says_and_else_where_the_platform_does(monkeypatch):
+    monkeypatch.setenv("SLIDEKICK_CACHE", "/one")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/two")
+    assert cache_dir() == Path("/one")
+    monkeypatch.delenv("SLIDEKICK_CACHE")
+    assert cache_dir() == Path("/two/slidekick")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_dir().name == "slidekick"
+    assert Path.home() in cache_dir().parents
