@@ -1,0 +1,68 @@
+"""Loading a generalist: mini (base + what we trained), a folder, or a hub id. One code path after loading.
+
+mini's trained part is an ordinary PEFT folder (LoRA and connector) with the adapted tower beside it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from slidekick.copilot.base import base_folder, load_tower
+from slidekick.data.errors import InputError
+
+WEIGHTS = Path(__file__).parent / "weights" / "mini"
+TOWER = "tower.safetensors"
+
+
+def load_generalist(name: str = "mini"):
+    """(model, processor) of an image-text-to-text model, ready for inference in float32.
+
+    name: "mini", the folder of a PEFT adapter trained on mini's base, a Hugging Face folder, or a hub id.
+    Raises `InputError` when nothing is found under the name, `SourceError` when base weights cannot be fetched.
+    """
+    if name == "mini":
+        return load_mini(WEIGHTS)
+    if (Path(name) / "adapter_config.json").is_file() and (Path(name) / TOWER).is_file():
+        return load_mini(Path(name))
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+
+    try:
+        model = AutoModelForImageTextToText.from_pretrained(name)
+        return model.eval(), AutoProcessor.from_pretrained(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(
+            f"{name}: no image-text-to-text model could be loaded ({reason}); give mini, a folder or a hub id"
+        ) from error
+
+
+def load_mini(folder: Path):
+    """(model, processor): the base with the trained tower, connector and LoRA of `folder` merged in."""
+    from peft import PeftModel
+
+    model, processor = load_base(folder / TOWER)
+    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    return merged.eval(), processor
+
+
+def load_base(tower: Path | None = None):
+    """(model, processor): the untrained base, with the adapted tower in `tower` where given."""
+    from safetensors.torch import load_file
+    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    folder = base_folder()
+    model = AutoModelForImageTextToText.from_pretrained(folder)
+    if tower is not None:
+        load_tower(model, load_file(tower))
+    return model.eval(), AutoProcessor.from_pretrained(folder)
+
+
+def weights_hash(folder: Path = WEIGHTS) -> str:
+    """First 12 hex digits of the sha256 over the trained weight files in name order, for `Answer.versions`."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:12]
