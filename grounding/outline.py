@@ -1,0 +1,114 @@
+"""Masks to polygons along the pixels' edges, and back, without losing a pixel. Knows no file formats.
+
+Vertices are (x, y) corners of pixels: pixel (row, column) covers x from column to column + 1 and y from row to
+row + 1. Pixels that touch only at a corner are apart; every ring is simple, so that the polygons are valid in
+the sense of the Simple Features standard that QuPath's geometry library holds to.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+Polygon = list[np.ndarray]  # the outer ring, then its holes; each (n, 2) x, y, not repeated at the end
+
+_STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # right, down, left, up; +1 turns right (y points down)
+
+
+def trace(mask: np.ndarray) -> list[Polygon]:
+    """The polygons of a bool (H, W) mask, one for each part connected by edges, in reading order."""
+    labels, count = ndimage.label(mask)
+    if not count:
+        return []
+    starts, directions, owners = _edges(np.pad(labels, 1))
+    polygons: list[list] = [[None] for _ in range(count)]
+    for ring, owner in _rings(starts, directions, owners):
+        if _doubled_area(ring) > 0:
+            polygons[owner - 1][0] = ring
+        else:
+            polygons[owner - 1].append(ring)
+    return polygons
+
+
+def fill(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """bool (H, W): pixels whose centres lie inside an odd number of `rings` (float (n, 2) x, y, closed or not).
+
+    Parts outside `shape` are cut off. Works for any polygons, not only for those of `trace`.
+    """
+    height, width = shape
+    toggles = np.zeros((height, width + 1), np.int64)
+    for ring in rings:
+        ring = np.asarray(ring, float)
+        ends = np.roll(ring, -1, axis=0)
+        low, high = np.minimum(ring[:, 1], ends[:, 1]), np.maximum(ring[:, 1], ends[:, 1])
+        first = np.clip(np.ceil(low - 0.5), 0, height).astype(int)  # rows whose centre lies in [low, high)
+        last = np.clip(np.ceil(high - 0.5), 0, height).astype(int)
+        edge = np.repeat(np.arange(len(ring)), last - first)
+        if not len(edge):
+            continue
+        rows = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - (last - first), last - first) + first[edge]
+        (x0, y0), (x1, y1) = ring[edge].T, ends[edge].T
+        crossing = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+        columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)
+        np.add.at(toggles, (rows, columns), 1)
+    return (np.cumsum(toggles, axis=1)[:, :width] % 2).astype(bool)
+
+
+def _edges(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Directed unit edges with the marked pixel on the right: start (n, 2) x, y, direction (n,), label (n,)."""
+    inside = padded > 0
+    starts, directions, owners = [], [], []
+    # direction, offset of the outside neighbour (row, column), offset of the edge's start from the pixel (x, y)
+    for direction, (row, column), corner in (
+        (0, (-1, 0), (0, 0)),
+        (1, (0, 1), (1, 0)),
+        (2, (1, 0), (1, 1)),
+        (3, (0, -1), (0, 1)),
+    ):
+        rows, columns = np.nonzero(inside & ~np.roll(inside, (-row, -column), axis=(0, 1)))
+        starts.append(np.stack([columns - 1 + corner[0], rows - 1 + corner[1]], axis=1))
+        directions.append(np.full(len(rows), direction))
+        owners.append(padded[rows, columns])
+    return np.concatenate(starts), np.concatenate(directions), np.concatenate(owners)
+
+
+def _rings(starts: np.ndarray, directions: np.ndarray, owners: np.ndarray):
+    """Yield (ring, label): closed walks over the edges, cut where they touch themselves, corners only."""
+    size = starts.max(axis=0) + 2
+    index = np.full((4, size[1], size[0]), -1)
+    index[directions, starts[:, 1], starts[:, 0]] = np.arange(len(starts))
+    ends = starts + _STEP[directions]
+    turns = [(directions + turn) % 4 for turn in (1, 0, 3)]  # right first: stay with the same pixel
+    choices = [index[turn, ends[:, 1], ends[:, 0]] for turn in turns]
+    following = np.where(choices[0] >= 0, choices[0], np.where(choices[1] >= 0, choices[1], choices[2])).tolist()
+    vertices = (starts[:, 1] * size[0] + starts[:, 0]).tolist()
+    seen = bytearray(len(starts))
+    for first in range(len(starts)):
+        if seen[first]:
+            continue
+        walk: list[int] = []
+        place: dict[int, int] = {}
+        edge = first
+        while not seen[edge]:
+            vertex = vertices[edge]
+            if vertex in place:  # the walk touches itself: what lies between is a ring of its own
+                cut = place[vertex]
+                yield _corners(starts, directions, walk[cut:]), int(owners[first])
+                for gone in walk[cut:]:
+                    del place[vertices[gone]]
+                del walk[cut:]
+            seen[edge] = 1
+            place[vertex] = len(walk)
+            walk.append(edge)
+            edge = following[edge]
+        yield _corners(starts, directions, walk), int(owners[first])
+
+
+def _corners(starts: np.ndarray, directions: np.ndarray, walk: list[int]) -> np.ndarray:
+    turns = directions[walk] != np.roll(directions[walk], 1)
+    return starts[walk][turns]
+
+
+def _doubled_area(ring: np.ndarray) -> int:
+    x, y = ring.astype(np.int64).T
+    return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
