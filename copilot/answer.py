@@ -15,8 +15,9 @@ RESEARCH_USE = "Research use only. Not for diagnosis."
 class Evidence:
     """One thing measured: `value` in `unit` of `concept`, by the tool call `step`.
 
-    kind: count | area | area_fraction | density | presence | diameter. found: False when the concept was not found.
-    rle: COCO run-length mask {"size": [h, w], "counts": str} in the picture's pixels, None where nothing was found.
+    kind: count | area | area_fraction | density | presence | diameter. found: False when the concept was not
+    found. rle: COCO run-length mask {"size": [h, w], "counts": str} in the picture's pixels, None where
+    nothing was found.
     """
 
     id: str
@@ -31,11 +32,17 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """One sentence of the answer. supported: every number and finding in it traces to `evidence` ids."""
+    """One sentence of the answer. supported: every number and finding in it traces to `evidence` ids.
+
+    kind: "measured" where it states an amount, a place, or that something is there or not; "reading" where it
+    is the model's own reading of the picture, which no tool backs and none could (then `evidence` is empty,
+    supported True).
+    """
 
     text: str
     evidence: tuple[str, ...]
     supported: bool
+    kind: str = "measured"
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class Answer:
         """The reverse of `to_dict`."""
         parts = {
             "evidence": tuple(Evidence(**e) for e in data["evidence"]),
-            "claims": tuple(Claim(c["text"], tuple(c["evidence"]), c["supported"]) for c in data["claims"]),
+            "claims": tuple(Claim(**{**c, "evidence": tuple(c["evidence"])}) for c in data["claims"]),
             "steps": tuple(Step(**s) for s in data["steps"]),
             "warnings": tuple(data["warnings"]),
         }

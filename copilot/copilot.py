@@ -1,0 +1,271 @@
+"""The copilot: a question about a picture in, an answer with its evidence out.
+
+Model turn → tool call → measurement → model turn with the numbers → evidence check → `Answer`. The loop is
+here and nothing else: decoding is the engine's, measuring the tools', judging the text evidence.py's. It
+keeps no state between questions; a conversation is the list of earlier answers.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from slidekick.copilot.answer import Answer, Evidence, Step
+from slidekick.copilot.engine import Engine, TorchEngine, Turn
+from slidekick.copilot.evidence import check_text
+from slidekick.copilot.grammar import CallError, ToolCall, opens_call, parse_turn
+from slidekick.copilot.tools import Outcome, Toolbox, tool_schemas
+from slidekick.data.errors import InputError
+from slidekick.data.slide import Roi
+from slidekick.grounding.finding import Finding
+
+MAX_QUESTION = 4000  # characters, some 1000 tokens: a question; longer ones are documents pasted by mistake
+MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
+MAX_HISTORY = 4  # earlier answers the model is shown: small models lose the question behind more
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened while answering.
+
+    kind: "tool_start" | "tool_end" (`step`; `findings` at the end) | "text" (`text`: what was added) |
+    "answer".
+    """
+
+    kind: str
+    step: Step | None = None
+    text: str = ""
+    answer: Answer | None = None
+    findings: tuple[Finding, ...] = ()
+
+
+class Copilot:
+    """A generalist with instruments.
+
+    engine: writes turns (see engine.py). segmentor: finds concepts (see `slidekick.grounding.Segmentor`).
+    weights: hash of the generalist's trained weights, for `Answer.versions`.
+    """
+
+    def __init__(self, engine: Engine, segmentor, weights: str = "") -> None:
+        self.engine, self.segmentor, self.weights = engine, segmentor, weights
+
+    @classmethod
+    def from_pretrained(cls, name: str = "mini", segmentor=None) -> Copilot:
+        """The copilot over a named model.
+
+        name: "mini", a folder, or a hub id of an image-text-to-text model. segmentor: the one shipped with
+        Slidekick where None. Raises InputError for a name that is no model, SourceError when base weights
+        cannot be fetched.
+        """
+        from slidekick.copilot import mini
+
+        model, processor = mini.load_generalist(name)
+        if segmentor is None:
+            from slidekick.grounding import Segmentor
+
+            segmentor = Segmentor.from_pretrained()
+        folder = mini.WEIGHTS if name == "mini" else Path(name)
+        weights = mini.weights_hash(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)
+        return cls(TorchEngine(model, processor, name), segmentor, weights or "")
+
+    def ask(self, roi: Roi, question: str, history: Sequence[Answer] = ()) -> Answer:
+        """Answer one question about one picture.
+
+        history: earlier answers of the same conversation, oldest first. Raises InputError for a question that
+        is empty or longer than 4000 characters.
+        """
+        return [event.answer for event in self.stream(roi, question, history)][-1]
+
+    def stream(self, roi: Roi, question: str, history: Sequence[Answer] = ()) -> Iterator[Event]:
+        """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
+        question = check_question(question)
+        if not isinstance(roi, Roi):
+            raise InputError(f"a question needs a picture as Roi, not {type(roi).__name__}; see read_roi")
+        return self._answer(_Draft(question, Toolbox(self.segmentor, roi), roi), list(history)[-MAX_HISTORY:])
+
+    def _answer(self, draft: _Draft, history: Sequence[Answer]) -> Iterator[Event]:
+        draft.messages = [*_history_messages(history), _user(draft.question, with_image=not history)]
+        calls_left = MAX_STEPS
+        while True:
+            turn = yield from self._turn(draft, calls=calls_left > 0)
+            call = draft.read(turn)
+            if call is None or calls_left == 0:
+                break
+            if draft.repeated(call):
+                calls_left = 0
+                continue
+            calls_left -= 1
+            yield from self._run(draft, call)
+        if opens_call(turn.text):  # an engine without a grammar can end like this
+            draft.warnings.append("the model did not come to an answer in words")
+            turn = replace(turn, text="")
+        yield Event("answer", answer=self._finish(draft, turn))
+
+    def _turn(self, draft: _Draft, *, calls: bool) -> Iterator[Event]:
+        """One model turn; its text is passed on as it comes unless the turn is a call. Returns the turn."""
+        held, spoken = "", False
+        for piece in self.engine.turn(draft.messages, draft.roi.pixels, self.schemas, calls=calls):
+            if isinstance(piece, Turn):
+                turn = piece
+            elif spoken:
+                yield Event("text", text=piece)
+            else:
+                held = (held + piece).lstrip()
+                if held and opens_call(held) is False:
+                    spoken = True
+                    yield Event("text", text=held)
+        if held and not spoken and opens_call(held) is None:  # the whole turn is the beginning of "<tool_call>"
+            yield Event("text", text=held)
+        return turn
+
+    def _run(self, draft: _Draft, call: ToolCall) -> Iterator[Event]:
+        name = f"t{len(draft.steps) + 1}"
+        yield Event("tool_start", step=Step(name, call.name, call.arguments, {}, 0.0))
+        begun = time.perf_counter()
+        outcome = draft.box.call(call.name, call.arguments, name)
+        step = Step(name, call.name, call.arguments, outcome.result, round(time.perf_counter() - begun, 3))
+        draft.note(step, outcome)
+        yield Event("tool_end", step=step, findings=outcome.findings)
+
+    def _finish(self, draft: _Draft, turn: Turn) -> Answer:
+        claims, reasons = check_text(turn.text, draft.steps, draft.evidence)
+        warnings = [*draft.warnings, *reasons]
+        if not turn.complete:
+            warnings.append("the answer was cut at the length limit")
+        if draft.roi.mpp is None and any(item.kind == "area" for item in draft.evidence):
+            warnings.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
+        return Answer(
+            question=draft.question,
+            text=turn.text,
+            short=short_answer(draft.question, turn.text, draft.steps),
+            confidence=round(turn.probability, 4),
+            evidence=tuple(draft.evidence),
+            claims=claims,
+            steps=tuple(draft.steps),
+            warnings=tuple(dict.fromkeys(warnings)),
+            versions=self.versions,
+        )
+
+    @property
+    def schemas(self) -> tuple[dict, ...]:
+        """The tools as the model is told of them."""
+        return tool_schemas()
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        """What made an answer: packages, model and its weights."""
+        packages = {name: metadata.version(name) for name in ("slidekick", "transformers", "torch")}
+        return {**packages, "model": self.engine.name, **({"weights": self.weights} if self.weights else {})}
+
+
+@dataclass
+class _Draft:
+    """An answer in the making."""
+
+    question: str
+    box: Toolbox
+    roi: Roi
+    messages: list[dict] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    evidence: list[Evidence] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def read(self, turn: Turn) -> ToolCall | None:
+        """The turn's call; None where it is the final text. A broken call (no grammar) counts as text."""
+        try:
+            return parse_turn(turn.text)
+        except CallError as error:
+            self.warnings.append(f"the model wrote a tool call that does not parse: {error}")
+            return None
+
+    def repeated(self, call: ToolCall) -> bool:
+        """Whether the same call was made before; if so the model must now answer with what it has."""
+        if not any((step.name, step.arguments) == (call.name, call.arguments) for step in self.steps):
+            return False
+        words = ", ".join(str(value) for value in call.arguments.values())
+        self.warnings.append(f"the model called {call.name}({words}) twice; it then had to answer")
+        return True
+
+    def note(self, step: Step, outcome: Outcome) -> None:
+        self.steps.append(step)
+        self.evidence += outcome.evidence
+        self.warnings += outcome.warnings
+        self.messages += _step_messages(step)
+
+
+def check_question(question: object) -> str:
+    """The question without white space around it. Raises InputError where it is empty or too long."""
+    if not isinstance(question, str):
+        raise InputError(f"the question is {type(question).__name__}, not text; ask in words")
+    if len(question) > MAX_QUESTION:
+        raise InputError(f"the question has {len(question)} characters, more than {MAX_QUESTION}; shorten it")
+    if not re.search(r"\w", question):
+        raise InputError('the question is empty; ask something, such as "How many nuclei are there?"')
+    return question.strip()
+
+
+def find_masks(answer: Answer) -> dict[str, np.ndarray]:
+    """The masks an answer rests on: concept -> bool (H, W), for what was found."""
+    from slidekick.grounding.export import from_rle
+
+    return {item.concept: from_rle(item.rle) for item in answer.evidence if item.rle is not None}
+
+
+def short_answer(question: str, text: str, steps: Sequence[Step]) -> str:
+    """The bare answer: what was measured where a tool gave it ("yes", "no", "212", "31%"), else the model's
+    words.
+
+    Measured values come from the tool result and not from the text, which may have slipped a digit.
+    """
+    results = [step.result for step in steps if "found" in step.result]
+    said = re.match(r"(yes|no)\b\s*(?:[,.:;–-]|$)", text.strip(), re.IGNORECASE)
+    if not results:
+        first = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
+        return said[1].lower() if said else first.rstrip(".").strip()
+    result = results[-1]
+    if result.get("known") is False:
+        return "unknown"
+    asks_amount = any(char.isdigit() for char in question)  # "more than 100?": found alone does not answer it
+    if _YES_NO.match(question) and not asks_amount:
+        return "yes" if result["found"] else "no"
+    if _YES_NO.match(question) and said:
+        return said[1].lower()
+    if not result["found"]:
+        return "not found"
+    return str(result.get("count", result.get("area", "found")))
+
+
+_YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IGNORECASE)
+
+
+def _user(question: str, *, with_image: bool) -> dict:
+    image = [{"type": "image"}] if with_image else []
+    return {"role": "user", "content": [*image, {"type": "text", "text": question}]}
+
+
+def _history_messages(history: Sequence[Answer]) -> list[dict]:
+    """Earlier answers as turns; the picture stands once, in the first question shown."""
+    messages = []
+    for i, answer in enumerate(history):
+        messages.append(_user(answer.question, with_image=i == 0))
+        for step in answer.steps:
+            messages += _step_messages(step)
+        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.text}]})
+    return messages
+
+
+def _step_messages(step: Step) -> list[dict]:
+    call = {"type": "function", "function": {"name": step.name, "arguments": step.arguments}}
+    content = json.dumps(step.result, ensure_ascii=False)
+    return [
+        {"role": "assistant", "content": "", "tool_calls": [call]},
+        {"role": "tool", "name": step.name, "content": content},
+    ]

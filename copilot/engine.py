@@ -1,0 +1,233 @@
+"""Engines: one assistant turn from messages, a picture and tools. Here the interface and the torch reference.
+
+An engine writes text; it runs no tool and judges no answer. The torch engine serves every Hugging Face
+image-text-to-text model through its processor's chat template. What people typed is encoded as plain text
+(`sanitize_control_tokens`), so it can never become an image or control token.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
+
+from slidekick.copilot.grammar import TurnGrammar
+from slidekick.data.errors import InputError
+
+# The longest call the grammar admits is 265 tokens (48 letters of four bytes, a token each, and the JSON
+# around them), so that no call is ever cut; as text it is some 200 words, longer than an answer should be.
+MAX_NEW_TOKENS = 272
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A finished turn. text: without end tokens. probability: mean probability that the model gave its
+    tokens, 0–1.
+
+    complete: False when the token budget cut it.
+    """
+
+    text: str
+    probability: float
+    complete: bool = True
+
+
+class Engine(Protocol):
+    """What the copilot needs of a model."""
+
+    name: str
+
+    def turn(
+        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], *, calls: bool = True
+    ) -> Iterator[str | Turn]:
+        """Write one assistant turn: pieces of text as they come, then the finished `Turn`, last and once.
+
+        messages: chat messages; `{"type": "image"}` parts stand for `image`, uint8 (H, W, 3) RGB. tools: JSON
+        schemas. calls: False when the turn must be text, with the tools still described to the model.
+        """
+        ...
+
+
+class TorchEngine:
+    """Any image-text-to-text model of transformers, decoded greedily under the grammar, one turn at a time.
+
+    model, processor: as the Auto classes give them; the processor has a chat template. A model whose
+    tokenizer has no fast form is refused with InputError, since calls could then not be decoded under the
+    grammar.
+    """
+
+    def __init__(self, model, processor, name: str = "", max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+        if getattr(processor, "tokenizer", None) is None or not _template(processor):
+            raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
+        self.model, self.processor = model.eval(), processor
+        self.name, self.max_new_tokens = name, max_new_tokens
+        self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
+        self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
+
+    def turn(
+        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], *, calls: bool = True
+    ) -> Iterator[str | Turn]:
+        """See `Engine.turn`. Raises what `generate` raises; leaving the iterator early stops the model."""
+        with self._busy:
+            inputs = self.encode(messages, image, tools)
+            yield from self._decode(inputs, self._grammar(tools).processor(calls=calls))
+
+    def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
+        """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels."""
+        inputs = self.processor.apply_chat_template(
+            [_with_image(message, image) for message in messages],
+            tools=list(tools) or None,
+            add_generation_prompt=True,
+            tokenize=True,
+            return_dict=True,
+            return_tensors="pt",
+            sanitize_control_tokens=True,
+        )
+        return inputs.to(self.model.device, dtype=self.model.dtype)
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """Ids that end a turn: the generation config's and the tokenizer's."""
+        configured = self.model.generation_config.eos_token_id
+        ids = configured if isinstance(configured, (list, tuple)) else [configured]
+        ids = [*ids, self.processor.tokenizer.eos_token_id]
+        return tuple(dict.fromkeys(token for token in ids if token is not None))
+
+    def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
+        key = tuple(repr(tool) for tool in tools)
+        if key not in self._grammars:
+            vocab = self.model.get_output_embeddings().weight.shape[0]
+            self._grammars[key] = TurnGrammar(self.processor.tokenizer, tools, vocab, self.end_tokens)
+        return self._grammars[key]
+
+    def _decode(self, inputs, grammar: LogitsProcessor) -> Iterator[str | Turn]:
+        tokens: queue.Queue = queue.Queue()
+        probabilities = _Probabilities()
+        left = threading.Event()
+        options = {
+            "do_sample": False,
+            "max_new_tokens": self.max_new_tokens,
+            "eos_token_id": list(self.end_tokens),
+            "pad_token_id": self.end_tokens[0],
+            "streamer": _TokenQueue(tokens),
+            "logits_processor": LogitsProcessorList([probabilities, grammar, probabilities.chosen]),
+            "stopping_criteria": StoppingCriteriaList([_WhenLeft(left)]),
+        }
+        worker = threading.Thread(target=self._generate, args=(inputs, options, tokens), daemon=True)
+        worker.start()
+        try:
+            yield from self._pieces(tokens, probabilities)
+        finally:
+            left.set()
+            worker.join()
+
+    def _generate(self, inputs, options: dict, tokens: queue.Queue) -> None:
+        try:
+            with torch.inference_mode():
+                self.model.generate(**inputs, **options)
+            tokens.put(None)
+        except BaseException as error:  # handed to the reader's thread, which raises it
+            tokens.put(error)
+
+    def _pieces(self, tokens: queue.Queue, probabilities: _Probabilities) -> Iterator[str | Turn]:
+        ids: list[int] = []
+        told, ended = "", False
+        while (item := tokens.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            ended = ended or item in self.end_tokens
+            if ended:
+                continue
+            ids.append(item)
+            text = self._text(ids)
+            # "\ufffd" at the end: a character whose other bytes are still to come
+            if text.startswith(told) and not text.endswith("\ufffd") and text != told:
+                yield text[len(told) :]
+                told = text
+        text = self._text(ids).rstrip("\ufffd")
+        if text.startswith(told) and text != told:
+            yield text[len(told) :]
+        yield Turn(text.strip(), probabilities.mean(), complete=ended)
+
+    def _text(self, ids: list[int]) -> str:
+        return self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+class _Probabilities(LogitsProcessor):
+    """Keeps the probability the model itself gave each token that was then chosen under the grammar.
+
+    Stands first in the list (sees the model's own logits); `chosen` stands last (sees what greedy decoding
+    takes).
+    """
+
+    def __init__(self) -> None:
+        self._own: torch.Tensor | None = None
+        self._kept: list[float] = []
+        self.chosen = _Chosen(self)
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self._own = scores[0].float()
+        return scores
+
+    def keep(self, token: int) -> None:
+        """Note the probability of `token` in this step."""
+        self._kept.append(float(torch.exp(self._own[token] - torch.logsumexp(self._own, dim=-1))))
+
+    def mean(self) -> float:
+        """Mean over the turn's tokens, its end token included; 0.0 for a turn without tokens."""
+        return float(np.mean(self._kept)) if self._kept else 0.0
+
+
+class _Chosen(LogitsProcessor):
+    def __init__(self, probabilities: _Probabilities) -> None:
+        self._probabilities = probabilities
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        self._probabilities.keep(int(scores[0].argmax()))
+        return scores
+
+
+class _TokenQueue(BaseStreamer):
+    """Hands token ids to the reading thread; the prompt, which `generate` sends first, is left out."""
+
+    def __init__(self, tokens: queue.Queue) -> None:
+        self._tokens = tokens
+        self._prompt = True
+
+    def put(self, value: torch.Tensor) -> None:
+        if self._prompt:
+            self._prompt = False
+            return
+        for token in value.reshape(-1).tolist():
+            self._tokens.put(token)
+
+    def end(self) -> None:
+        self._prompt = True
+
+
+class _WhenLeft(StoppingCriteria):
+    def __init__(self, left: threading.Event) -> None:
+        self._left = left
+
+    def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
+        return torch.full((input_ids.shape[0],), self._left.is_set(), device=input_ids.device)
+
+
+def _template(processor) -> str | None:
+    return getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
+
+
+def _with_image(message: dict, image: np.ndarray) -> dict:
+    """The message with the picture put where its image parts stand."""
+    if not isinstance(message.get("content"), list):
+        return message
+    parts = [{**part, "image": image} if part.get("type") == "image" else part for part in message["content"]]
+    return {**message, "content": parts}

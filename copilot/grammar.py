@@ -1,0 +1,197 @@
+"""What a turn may look like: one tool call that parses, or plain text. Enforced while decoding, checked when
+reading.
+
+The grammar is made from the tools' own schemas and from nothing that a user typed. Tokenizers where
+`<tool_call>` is one token (Qwen) and where it is plain text (SmolLM2) are both served. Matching is
+llguidance's (Lark with embedded JSON schemas); `parse_turn` reads a finished turn as strictly, for engines
+that decode without a grammar.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import llguidance
+import llguidance.hf
+import numpy as np
+import torch
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from slidekick.copilot.tools import MAX_CONCEPT
+from slidekick.data.errors import InputError
+
+OPEN, CLOSE = "<tool_call>", "</tool_call>"
+# An argument starts with a letter or digit and goes on with what names of tissue are written with: no quotes,
+# no brackets, no control characters. The bound keeps the longest call inside the engine's token budget.
+ARGUMENT = rf"^[\p{{L}}\p{{N}}][\p{{L}}\p{{M}}\p{{N}} ,.'()+/-]{{0,{MAX_CONCEPT - 1}}}$"
+# Text begins with something visible and holds no control characters but line breaks and tabs.
+TEXT = r"/ ?[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]|\n|\t)*/ & ~/(?s:.*)<\/?tool_call>(?s:.*)/"
+# Spaces as `json.dumps` writes them, which is what models were trained on.
+SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
+
+
+class CallError(ValueError):
+    """A turn begins as a tool call and does not parse as one."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """What the model asked for: a tool's name and its arguments, not yet checked against the tool."""
+
+    name: str
+    arguments: dict
+
+    def to_text(self) -> str:
+        """As the model writes it."""
+        return f"{OPEN}\n{json.dumps({'name': self.name, 'arguments': self.arguments})}\n{CLOSE}"
+
+
+def parse_turn(text: str) -> ToolCall | None:
+    """The call that a whole turn makes; None where the turn is plain text.
+
+    Strict: one call, nothing around it but white space, exactly the keys `name` (text) and `arguments`
+    (object). Raises CallError where the turn opens a call and is anything else.
+    """
+    body = text.strip()
+    if not body.startswith(OPEN):
+        return None
+    if not body.endswith(CLOSE):
+        raise CallError("the call is not closed")
+    try:
+        data = json.loads(body[len(OPEN) : -len(CLOSE)], object_pairs_hook=_no_twins)
+    except ValueError as error:
+        raise CallError(f"the call is not JSON: {error}") from error
+    except RecursionError as error:
+        raise CallError("the call is nested too deeply") from error
+    if not isinstance(data, dict) or set(data) != {"name", "arguments"}:
+        raise CallError("a call has the keys name and arguments")
+    if not isinstance(data["name"], str) or not isinstance(data["arguments"], dict):
+        raise CallError("name is text and arguments an object")
+    return ToolCall(data["name"], data["arguments"])
+
+
+def opens_call(text: str) -> bool | None:
+    """Whether a turn so far is a call: True, False, or None while too little of it is there to tell."""
+    start = text.lstrip()
+    if start.startswith(OPEN):
+        return True
+    return None if OPEN.startswith(start) else False
+
+
+class TurnGrammar:
+    """The grammar of a turn for one tokenizer and one set of tools, compiled once, matched many times.
+
+    tokenizer: a fast Hugging Face tokenizer. schemas: tools in transformers' form. vocab: width of the
+    model's logits (models pad it). eos: ids that end a turn. Raises InputError for a tokenizer without a fast
+    form.
+    """
+
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, schemas: Sequence[dict], vocab: int, eos: Sequence[int]
+    ) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise InputError(f"{type(tokenizer).__name__} has no fast form; use a model with a tokenizer.json")
+        self._tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab, eos_token=list(eos))
+        self._marks = _marks(tokenizer)
+        self._schemas = tuple(schemas)
+
+    @cached_property
+    def _call_or_text(self) -> str:
+        return self._checked(lark(self._schemas, *self._marks))
+
+    @cached_property
+    def _text(self) -> str:
+        return self._checked(lark((), *self._marks))
+
+    def _checked(self, grammar: str) -> str:
+        failed, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, self._tokens)
+        if failed:
+            raise InputError(f"tools cannot be put into a grammar: {messages[0].splitlines()[0]}")
+        return grammar
+
+    def processor(self, *, calls: bool = True) -> TurnProcessor:
+        """A fresh logits processor for one turn. calls: whether the turn may be a tool call."""
+        return TurnProcessor(llguidance.LLMatcher(self._tokens, self._call_or_text if calls else self._text))
+
+
+class TurnProcessor(LogitsProcessor):
+    """Masks every token that would leave the grammar. Batch of one; one object a turn.
+
+    Works with `generate`: the first call marks where the prompt ends, each later call reads the one token
+    added.
+    """
+
+    def __init__(self, matcher: llguidance.LLMatcher) -> None:
+        self._matcher = matcher
+        self._length: int | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """input_ids: (1, n). scores: (1, vocab), returned with −inf at every token that is not allowed."""
+        if input_ids.shape[0] != 1:
+            raise ValueError(f"one turn at a time, not a batch of {input_ids.shape[0]}")
+        if self._length is not None:
+            for token in input_ids[0, self._length :].tolist():
+                self._matcher.consume_token(token)
+        self._length = input_ids.shape[1]
+        if self._matcher.is_error():
+            raise RuntimeError(f"decoding left the grammar: {self._matcher.get_error()}")
+        bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
+        allowed = np.unpackbits(bits, bitorder="little")[: scores.shape[-1]].astype(bool)
+        mask = torch.zeros(scores.shape[-1], dtype=torch.bool)
+        mask[: len(allowed)] = torch.from_numpy(allowed)
+        return scores.masked_fill(~mask.to(scores.device), float("-inf"))
+
+
+def lark(schemas: Sequence[dict], open_mark: str, close_mark: str) -> str:
+    """llguidance's Lark text: `call | text`, or text alone where there are no tools."""
+    if not schemas:
+        return f"start: text\ntext: TEXT\nTEXT: {TEXT}\n"
+    bodies = " | ".join(f"%json {json.dumps(_call_schema(schema['function']))}" for schema in schemas)
+    return (
+        "start: call | text\n"
+        f'call: {open_mark} "\\n" body "\\n" {close_mark}\n'
+        f"body: {bodies}\n"
+        f"text: TEXT\nTEXT: {TEXT}\n"
+    )
+
+
+def _marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+    """How the grammar names the call's marks: as one token where the tokenizer has it, else as letters."""
+    added = tokenizer.get_added_vocab()
+    return tuple(f"<[{added[mark]}]>" if mark in added else json.dumps(mark) for mark in (OPEN, CLOSE))
+
+
+def _call_schema(function: dict) -> dict:
+    """JSON schema of one call: fixed name, then the tool's parameters, nothing more, text bounded."""
+    parameters = function["parameters"]
+    properties = {name: _bounded(schema) for name, schema in parameters["properties"].items()}
+    return {
+        "type": "object",
+        "properties": {
+            "name": {"const": function["name"]},
+            "arguments": {
+                "type": "object",
+                "properties": properties,
+                "required": list(parameters.get("required", properties)),
+                "additionalProperties": False,
+            },
+        },
+        "required": ["name", "arguments"],
+        "additionalProperties": False,
+        "x-guidance": SPACING,
+    }
+
+
+def _bounded(schema: dict) -> dict:
+    kept = {key: value for key, value in schema.items() if key != "description"}
+    return {**kept, "pattern": ARGUMENT} if kept.get("type") == "string" and "enum" not in kept else kept
+
+
+def _no_twins(pairs: list[tuple[str, object]]) -> dict:
+    keys = [key for key, _ in pairs]
+    if len(set(keys)) != len(keys):
+        raise ValueError("a key stands twice")
+    return dict(pairs)

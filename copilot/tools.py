@@ -1,0 +1,203 @@
+"""The instruments the model may call: `segment`, `count` and `measure`, and what each call leaves behind.
+
+Each tool is a typed method whose docstring is its JSON schema. A call gives the model one compact result and
+the answer its evidence. What the model or the user typed is data here: it is checked, looked up and never
+run. A tool that fails answers with an error result, so that a conversation does not end on it. No model, no
+text generation.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+from slidekick.copilot.answer import Evidence
+from slidekick.data.errors import SlidekickError
+from slidekick.data.slide import Roi
+from slidekick.grounding.finding import Finding
+from slidekick.grounding.measure import Measurement, measure
+
+MAX_CONCEPT = 48  # characters; the vocabulary's longest phrase has 27
+TOOL_NAMES = ("segment", "count", "measure")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one call gave: `result` for the model, `evidence` for the answer, `findings` for drawing."""
+
+    result: dict
+    evidence: tuple[Evidence, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+class Toolbox:
+    """The tools over one picture.
+
+    segmentor: anything with `segment(image, concepts, mpp=)` as in `slidekick.grounding.Segmentor`; None
+    gives a box whose schemas can be read but whose tools cannot run. Each concept is looked for once and
+    remembered.
+    """
+
+    def __init__(self, segmentor, roi: Roi | None) -> None:
+        self.segmentor = segmentor
+        self.roi = roi
+        self._seen: dict[str, Finding] = {}
+        self._made = 0
+
+    def segment(self, concept: str) -> dict:
+        """Find one kind of structure in the picture: whether it is there, where, and how much it covers.
+
+        Args:
+            concept: The structure, in one or two words, such as gland.
+        """
+        return compact_result("segment", self.measurement(concept))
+
+    def count(self, concept: str) -> dict:
+        """Count the objects of one kind in the picture.
+
+        Args:
+            concept: The objects, in one or two words, such as nucleus.
+        """
+        return compact_result("count", self.measurement(concept))
+
+    def measure(self, concept: str) -> dict:
+        """Measure one kind of structure in the picture: number, covered area and mean diameter.
+
+        Args:
+            concept: The structure, in one or two words, such as nucleus.
+        """
+        return compact_result("measure", self.measurement(concept))
+
+    def finding(self, concept: str) -> Finding:
+        """The concept's finding in this picture, looked for on first use."""
+        words = " ".join(concept.split())
+        key = words.casefold()
+        if key not in self._seen:
+            (self._seen[key],) = self.segmentor.segment(self.roi.pixels, [words], mpp=self.roi.mpp)
+        return self._seen[key]
+
+    def measurement(self, concept: str) -> Measurement | Finding:
+        """What can be measured of it; the finding itself where the word is outside the vocabulary."""
+        finding = self.finding(concept)
+        return measure(finding, self.roi.mpp) if finding.known else finding
+
+    def call(self, name: str, arguments: object, step: str) -> Outcome:
+        """Run one call of the model's and keep what backs it. Never raises for what the model wrote."""
+        tool = self._tool(name)
+        if tool is None:
+            return Outcome({"error": f"no tool named {name!r}; there are {', '.join(TOOL_NAMES)}"})
+        complaint = _complaint(name, arguments)
+        if complaint:
+            return Outcome({"error": complaint})
+        concept = arguments["concept"].strip()
+        try:
+            result = tool(concept)
+            finding = self.finding(concept)
+            evidence = self._evidence(name, finding, step)
+        except SlidekickError as error:
+            return Outcome({"error": str(error)}, warnings=(f"{name} could not run: {error}",))
+        except Exception as error:  # a broken tool must not end the conversation; the log keeps the trace
+            log.exception("tool %s failed on %r", name, concept)
+            what = f"{name} failed ({type(error).__name__})"
+            return Outcome({"error": what}, warnings=(f"{what}; see the log",))
+        return Outcome(result, evidence, (finding,), _cautions(name, finding, concept))
+
+    def _tool(self, name: str) -> Callable[[str], dict] | None:
+        return getattr(self, name) if isinstance(name, str) and name in TOOL_NAMES else None
+
+    def _evidence(self, name: str, finding: Finding, step: str) -> tuple[Evidence, ...]:
+        if not finding.known:
+            return (self._item("presence", finding, None, "probability", step, None),)
+        from slidekick.grounding.export import to_rle
+
+        rle = to_rle(finding.mask) if finding.found else None
+        items = [("presence", float(finding.presence), "probability")]
+        if finding.found:
+            items += _values(name, measure(finding, self.roi.mpp))
+        return tuple(self._item(kind, finding, value, unit, step, rle) for kind, value, unit in items)
+
+    def _item(self, kind: str, finding: Finding, value: float | None, unit: str, step: str, rle) -> Evidence:
+        self._made += 1
+        return Evidence(f"e{self._made}", kind, finding.concept, value, unit, finding.found, step, rle)
+
+
+@cache
+def tool_schemas() -> tuple[dict, ...]:
+    """JSON schemas of the tools in transformers' form, for a chat template's `tools`."""
+    from transformers.utils import get_json_schema
+
+    box = Toolbox(None, None)
+    schemas = [get_json_schema(getattr(box, name)) for name in TOOL_NAMES]
+    for schema in schemas:
+        schema["function"].pop("return", None)  # says only "object": tokens that every prompt would pay for
+    return tuple(schemas)
+
+
+def compact_result(tool: str, measured: Measurement | Finding) -> dict:
+    """The tool's answer to the model: few keys, values as they may be said.
+
+    measured: a Measurement, or a Finding whose word is outside the vocabulary. Keys stand in a fixed order
+    and are left out where there is nothing to say: `count` for regions, `diameter` where the scale is
+    unknown.
+    """
+    if isinstance(measured, Finding):
+        nearest = {"nearest": measured.nearest} if measured.nearest else {}
+        return {"found": False, "known": False, **nearest}
+    if not measured.found:
+        return {"found": False}
+    area, where = percent(measured.area_fraction), measured.place
+    diameter = None if measured.mean_diameter_um is None else f"{measured.mean_diameter_um:.1f} um"
+    keys = {
+        "segment": {"area": area, "where": where},
+        "count": {"count": measured.count} if measured.count is not None else {"area": area},
+        "measure": {"count": measured.count, "area": area, "diameter": diameter},
+    }[tool]
+    return {"found": True, **{key: value for key, value in keys.items() if value is not None}}
+
+
+def percent(fraction: float) -> str:
+    """0.314 -> "31%"; "<1%" for what is there but rounds to nothing."""
+    whole = round(100 * fraction)
+    return f"{whole}%" if whole or not fraction else "<1%"
+
+
+def _values(name: str, m: Measurement) -> list[tuple[str, float, str]]:
+    area = ("area", m.area_px, "px") if m.area_um2 is None else ("area", m.area_um2, "um2")
+    diameter = ("diameter", m.mean_diameter_px, "px")
+    if m.mean_diameter_um is not None:
+        diameter = ("diameter", m.mean_diameter_um, "um")
+    fraction = ("area_fraction", m.area_fraction, "fraction")
+    count = ("count", m.count, "objects")
+    kept = {
+        "segment": [fraction, area],
+        "count": [count] if m.count is not None else [fraction],
+        "measure": [count, fraction, area, ("density", m.density_per_mm2, "1/mm2"), diameter],
+    }[name]
+    return [(kind, float(value), unit) for kind, value, unit in kept if value is not None]
+
+
+def _complaint(name: str, arguments: object) -> str | None:
+    concept = arguments.get("concept") if isinstance(arguments, dict) else None
+    if not isinstance(concept, str) or not re.search(r"\w", concept):
+        return f"{name} needs one argument, concept: one or two words"
+    extra = sorted(str(key) for key in arguments if key != "concept")
+    if extra:
+        return f"{name} takes only concept, not {', '.join(extra)}"
+    if len(concept.strip()) > MAX_CONCEPT:
+        return f"concept has {len(concept.strip())} characters; give at most {MAX_CONCEPT}"
+    return None
+
+
+def _cautions(name: str, finding: Finding, concept: str) -> tuple[str, ...]:
+    if not finding.known:
+        nearest = f"; nearest known: {finding.nearest}" if finding.nearest else ""
+        return (f'"{concept}" is not in the segmentor\'s vocabulary, so it was not looked for{nearest}',)
+    if name == "count" and finding.found and finding.instances is None:
+        return (f"{finding.concept} is a region, not objects: area given instead of a count",)
+    return ()

@@ -1,0 +1,153 @@
+"""A tiny random model with the real template, a scripted engine, and a segmentor that draws what it is told."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from slidekick.copilot.engine import Turn
+from slidekick.data.slide import Region, Roi
+from slidekick.grounding.finding import Finding
+
+SENTENCES = (
+    'system user assistant tool Tools: segment(concept) count(concept) measure(concept) {"name": "arguments": '
+    "There are 212 nuclei. Yes: gland was found, in the upper left, covering 31% of the picture. concept"
+)
+
+
+def make_tokenizer(marks: str):
+    """Byte-level BPE over a few sentences. marks: "text" (SmolLM2's way), "added" or "special" (one token)."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator([SENTENCES] * 4, trainer)
+    if marks != "text":
+        special = marks == "special"
+        tokenizer.add_tokens([AddedToken(m, special=special) for m in ("<tool_call>", "</tool_call>")])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|im_end|>",
+        unk_token="<|endoftext|>",
+    )
+
+
+@pytest.fixture(scope="session", params=["text", "added", "special"])
+def tokenizer(request):
+    return make_tokenizer(request.param)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """(model, processor): FastVLM with a tiny random tower and language model, the template of mini."""
+    import torch
+    from transformers import FastVlmConfig, FastVlmForConditionalGeneration, LlamaConfig
+
+    from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, make_processor
+
+    processor = make_processor(make_tokenizer("text"))
+    vocab = len(processor.tokenizer) + 7  # wider than the tokenizer, as real models' heads often are
+    text = LlamaConfig(
+        vocab_size=vocab,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+    )
+    vision = {
+        "model_type": "timm_wrapper",
+        "architecture": "test_resnet",
+        "num_labels": 0,
+        "hidden_size": 96,
+        "do_pooling": False,
+        "model_args": {"global_pool": ""},
+    }
+    torch.manual_seed(3)
+    config = FastVlmConfig(
+        vision_config=vision,
+        text_config=text.to_dict(),
+        image_token_index=processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
+        image_seq_length=(IMAGE_SIDE // PATCH) ** 2,
+        tie_word_embeddings=True,
+    )
+    model = FastVlmForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    return model, processor
+
+
+class ScriptedEngine:
+    """Says the lines it is given, three letters at a time; notes what it was asked."""
+
+    name = "scripted"
+
+    def __init__(self, *lines: str, complete: bool = True) -> None:
+        self.lines, self.complete = list(lines), complete
+        self.asked: list[dict] = []
+
+    def turn(self, messages, image, tools, *, calls=True):
+        self.asked.append({"messages": list(messages), "image": image, "tools": tools, "calls": calls})
+        line = self.lines[len(self.asked) - 1]
+        yield from (line[i : i + 3] for i in range(0, len(line), 3))
+        yield Turn(line, 0.9, self.complete)
+
+
+class DrawnSegmentor:
+    """Knows nucleus (3 objects, 300 px), gland (a region, upper left quarter), glomerulus (absent); counts calls."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    def segment(self, image, concepts, *, mpp=None):
+        return [self._one(words, image.shape[:2]) for words in concepts]
+
+    def _one(self, words: str, shape: tuple[int, int]) -> Finding:
+        self.calls.append(words)
+        empty = np.zeros(shape, dtype=bool)
+        name = {"nuclei": "nucleus", "glands": "gland"}.get(words.lower(), words.lower())
+        if name == "broken":
+            raise RuntimeError("no such layer")
+        if name == "nucleus":
+            instances = np.zeros(shape, dtype=np.int32)
+            for i, x in enumerate((5, 40, 80), start=1):
+                instances[10:20, x : x + 10] = i
+            return Finding("nucleus", instances > 0, 0.9, 0.99, instances, prompt=words)
+        if name == "gland":
+            empty[: shape[0] // 2, : shape[1] // 2] = True
+            return Finding("gland", empty, 0.8, 0.95, prompt=words)
+        if name == "glomerulus":
+            return Finding("glomerulus", empty, 0.0, 0.02, prompt=words)
+        return Finding(words, empty, 0.0, 0.0, known=False, prompt=words, nearest="gland")
+
+
+@pytest.fixture
+def segmentor():
+    return DrawnSegmentor()
+
+
+@pytest.fixture
+def roi():
+    pixels = np.full((100, 120, 3), 220, dtype=np.uint8)
+    return Roi(pixels, (0.5, 0.5), Region(0, 0, 120, 100), "tissue.png")
+
+
+@pytest.fixture
+def bare_roi(roi):
+    """The same picture without a known scale."""
+    return Roi(roi.pixels, None, roi.region, roi.source)
+
+
+@pytest.fixture
+def scripted():
+    return ScriptedEngine
