@@ -1,4 +1,7 @@
-"""Slides, regions and samples come in here."""
+"""Slides, regions and samples come in here.
+
+Names are loaded on first use, so that importing the room costs nothing.
+"""
 
 from importlib import import_module
 
@@ -16,16 +19,14 @@ _HOME = {
     "read_roi": "slide",
     "sample": "samples",
 }
-
-__all__ = sorted(_HOME)
+__all__ = list(_HOME)
 
 
 def __getattr__(name: str):
-    """Import a public name's module only when the name is asked for, so that commands start fast."""
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name in _HOME:
+        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return __all__
+    return sorted([*globals(), *_HOME])

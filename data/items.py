@@ -47,9 +47,7 @@ class Item:
     extra: dict = field(default_factory=dict)
 
 
-def load_items(
-    root: str | os.PathLike, sets: Iterable[str] | None = None, split: str | None = None
-) -> list[Item]:
+def load_items(root: str | os.PathLike, sets: Iterable[str] | None = None, split: str | None = None) -> list[Item]:
     """Items under `root`: a folder of sets, one set's folder, or an items.jsonl; sets in name order.
 
     Lines that name a `file` and no `image` are slides, not labelled pictures, and are passed over.
@@ -104,9 +102,7 @@ def _item(entry: dict, folder: Path) -> Item:
             raise ValueError(f"{key} is {entry[key]!r}, not text")
     if entry["split"] not in SPLITS:
         raise ValueError(f"split is {entry['split']!r}, not one of {', '.join(SPLITS)}")
-    known = {
-        key: entry[key] for key in Item.__dataclass_fields__ if key in entry and key not in ("set", "extra")
-    }
+    known = {key: entry[key] for key in Item.__dataclass_fields__ if key in entry and key not in ("set", "extra")}
     for key in ("image", "mask", "instances"):
         if key in known:
             known[key] = folder / known[key]

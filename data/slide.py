@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+
 from slidekick.data.errors import InputError
 
 READ_LIMIT_PX = 50_000_000  # in one read: 150 MB of RGB, about the memory that a few copies of it can stand
 MOST_ENLARGED = 4  # times: a 10x scan may be shown to a model made for 40x; beyond that it is invention
-NO_COARSER = (
-    1.005  # a level this much coarser than asked for is taken as the level asked for (0.5 vs 0.4990 µm)
-)
+NO_COARSER = 1.005  # a level this much coarser than asked for is taken as the level asked for (0.5 vs 0.4990 µm)
 
 
 @dataclass(frozen=True)
@@ -228,14 +227,10 @@ def _check_file(path: Path) -> None:
             pass
     except (OSError, ValueError) as error:  # ValueError: a null byte in the path
         reason = (getattr(error, "strerror", None) or "no valid path").lower()
-        raise InputError(
-            f"{str(path)!r}: cannot be read ({reason}); check the path and its rights"
-        ) from error
+        raise InputError(f"{str(path)!r}: cannot be read ({reason}); check the path and its rights") from error
 
 
-def _resample(
-    pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]
-) -> np.ndarray:
+def _resample(pixels: np.ndarray, box: tuple[float, float, float, float], size: tuple[int, int]) -> np.ndarray:
     """`box` (float pixels) of `pixels` as a picture of `size` (w, h), antialiased."""
     from PIL import Image
 

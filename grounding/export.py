@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import uuid
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +44,10 @@ def from_rle(rle: dict) -> np.ndarray:
     try:
         height, width = (int(side) for side in rle["size"])
         counts = rle["counts"].encode("ascii")
-        return coco.decode({"size": [height, width], "counts": counts}).astype(bool)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools on NumPy 2's copy keyword
+            return coco.decode({"size": [height, width], "counts": counts}).astype(bool)
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{str(rle)[:60]!r} is no COCO run-length mask; give {{'size': [h, w], 'counts': text}}"
         ) from error
@@ -118,7 +121,8 @@ def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> list[
         if window is None:
             continue
         part = finding.instances[window] == label
-        polygons = [[ring + (window[1].start, window[0].start) for ring in polygon] for polygon in trace(part)]
+        corner = np.array([window[1].start, window[0].start])
+        polygons = [[ring + corner for ring in polygon] for polygon in trace(part)]
         area = int(np.count_nonzero(part))
         numbers = _areas(area, roi) | {"Diameter px": 2 * (area / np.pi) ** 0.5}
         if roi.mpp:

@@ -6,14 +6,14 @@ from collections.abc import Iterable
 
 Colour = tuple[int, int, int]
 
-# Okabe & Ito (2008), "Color universal design", without black; those that stand out on pink tissue come first.
+# Okabe & Ito (2008), "Color universal design", without black; the brightest on pink and purple tissue come first.
 PALETTE: tuple[Colour, ...] = (
-    (0, 158, 115),  # bluish green
-    (230, 159, 0),  # orange
-    (0, 114, 178),  # blue
     (240, 228, 66),  # yellow
     (86, 180, 233),  # sky blue
+    (230, 159, 0),  # orange
+    (0, 158, 115),  # bluish green
     (213, 94, 0),  # vermilion
+    (0, 114, 178),  # blue
     (204, 121, 167),  # reddish purple
 )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+
 from slidekick.data.errors import InputError
 
 READERS = ("openslide", "pillow")

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import openslide
 from PIL import Image
+
 from slidekick.data.errors import InputError
 
 PLAUSIBLE_MPP = (

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
+
 from slidekick.data.errors import InputError
 
 # Picture formats only: Pillow's others run outside programs (EPS) or are no pictures of tissue.

@@ -2,6 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from slidekick.data.errors import OutputError
 from slidekick.data.files import cache_dir, check_writable, write_atomic
 

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+
 from slidekick.data.errors import InputError
 from slidekick.data.items import load_items
 

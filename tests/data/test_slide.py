@@ -3,6 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+
 from slidekick.data import slide as slide_module
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Region, open_slide, read_roi

@@ -1,0 +1,190 @@
+import json
+import uuid
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from pycocotools import mask as coco
+
+from slidekick.data.errors import InputError, OutputError
+from slidekick.data.slide import Region, Roi
+from slidekick.grounding.export import from_geojson, from_rle, to_geojson, to_rle, write_label_png
+from slidekick.grounding.finding import Finding
+from slidekick.grounding.palette import concept_colours
+
+SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
+MASKS = hnp.arrays(bool, SHAPES)
+LABELS = hnp.arrays(np.int32, SHAPES, elements=st.integers(0, 4))
+# Level-0 pixels per pixel: as read, coarser, a fraction as pyramids have it, finer, and not the same both ways.
+DOWNSAMPLES = st.sampled_from([(1, 1), (2, 2), (4.003, 3.9987), (0.25, 0.25), (3, 1.5)])
+
+
+def picture(shape: tuple[int, int], downsample=(1.0, 1.0), corner=(0, 0), mpp=(0.5, 0.5)) -> Roi:
+    """A picture of `shape` that shows a level-0 rectangle at `corner`."""
+    height, width = shape
+    region = Region(*corner, width * downsample[0], height * downsample[1])
+    return Roi(np.zeros((height, width, 3), np.uint8), mpp, region, "slide.svs")
+
+
+@given(mask=MASKS)
+def test_rle_is_what_pycocotools_reads_and_comes_back_the_same(mask):
+    rle = json.loads(json.dumps(to_rle(mask)))
+    assert rle["size"] == list(mask.shape)
+    assert np.array_equal(coco.decode({**rle, "counts": rle["counts"].encode()}).astype(bool), mask)
+    assert np.array_equal(from_rle(rle), mask)
+
+
+@pytest.mark.parametrize(
+    "rle",
+    [
+        {},
+        None,
+        {"size": [2, 2]},
+        {"size": [2], "counts": "04"},
+        {"size": ["a", 2], "counts": "04"},
+        {"size": [2, 2], "counts": "µ"},
+        {"size": [2, 2], "counts": "oooooooo"},
+        {"size": [2, 2], "counts": "09"},
+        {"size": [-2, -2], "counts": "04"},
+        {"size": [2, 2], "counts": [0, 4]},
+    ],
+)
+def test_what_is_no_rle_is_told_so(rle):
+    with pytest.raises(InputError, match="is no COCO run-length mask; give"):
+        from_rle(rle)
+
+
+@settings(deadline=None, max_examples=150)
+@given(mask=MASKS, downsample=DOWNSAMPLES, x=st.integers(0, 90_000), y=st.integers(0, 90_000))
+def test_a_region_comes_back_from_geojson_the_same(mask, downsample, x, y):
+    roi = picture(mask.shape, downsample, (x, y))
+    back = from_geojson(json.loads(json.dumps(to_geojson([Finding("gland", mask, 0.75, 0.5)], roi))), roi)
+    if not mask.any():
+        assert back == []
+        return
+    (finding,) = back
+    assert (finding.concept, finding.score, finding.presence, finding.instances) == ("gland", 0.75, 0.5, None)
+    assert np.array_equal(finding.mask, mask)
+
+
+@settings(deadline=None, max_examples=150)
+@given(labels=LABELS, downsample=DOWNSAMPLES)
+def test_objects_come_back_from_geojson_the_same(labels, downsample):
+    roi = picture(labels.shape, downsample, (1000, 7))
+    data = to_geojson([Finding("nucleus", labels > 0, 0.9, 0.9, labels)], roi)
+    numbers = np.unique(labels[labels > 0])
+    assert len(data["features"]) == len(numbers)
+    for finding in from_geojson(data, roi):
+        assert np.array_equal(finding.mask, labels > 0)
+        expected = np.searchsorted(numbers, labels) + 1  # numbered anew from 1, in order
+        assert np.array_equal(finding.instances, np.where(labels > 0, expected, 0))
+
+
+@settings(deadline=None, max_examples=100)
+@given(labels=LABELS, downsample=DOWNSAMPLES)
+def test_geojson_holds_to_qupaths_rules(labels, downsample):
+    roi = picture(labels.shape, downsample, (50, 60))
+    findings = [Finding("nucleus", labels > 0, 0.9, 0.8, labels), Finding("gland", labels > 1, 0.9, 0.8)]
+    data = to_geojson(findings, roi)
+    assert data["type"] == "FeatureCollection"
+    ids = [uuid.UUID(feature["id"]) for feature in data["features"]]
+    assert len(set(ids)) == len(ids)
+    for feature in data["features"]:
+        said = feature["properties"]
+        concept = said["classification"]["name"]
+        assert feature["type"] == "Feature"
+        assert said["objectType"] == {"nucleus": "detection", "gland": "annotation"}[concept]
+        assert said["classification"]["color"] == list(concept_colours(["nucleus", "gland"])[concept])
+        assert all(isinstance(number, float) for number in said["measurements"].values())
+        assert all(key.endswith((" px", " µm^2", " µm", " %", "(0-1)")) for key in said["measurements"]), (
+            "every number carries its unit"
+        )
+        assert {"Area px", "Area µm^2"} <= said["measurements"].keys()
+        kind, coordinates = feature["geometry"]["type"], feature["geometry"]["coordinates"]
+        for polygon in {"Polygon": [coordinates], "MultiPolygon": coordinates}[kind]:
+            for ring in polygon:
+                points = np.array(ring)
+                assert ring[0] == ring[-1]
+                assert len(ring) >= 5
+                end = np.array([50 + roi.region.width, 60 + roi.region.height])
+                assert ((points >= (50, 60)) & (points <= end + 1e-3)).all()
+
+
+def test_measurements_are_those_of_the_object_in_the_scale_of_the_picture():
+    labels = np.zeros((20, 20), np.int32)
+    labels[2:6, 3:8] = 1
+    roi = picture((20, 20), (4, 4), mpp=(2.0, 2.0))
+    (feature,) = to_geojson([Finding("nucleus", labels > 0, 0.9, 0.9, labels)], roi)["features"]
+    numbers = feature["properties"]["measurements"]
+    assert numbers["Area px"] == 20
+    assert numbers["Area µm^2"] == 80
+    assert numbers["Diameter µm"] == pytest.approx(2 * (80 / np.pi) ** 0.5, abs=1e-3)
+    corners = {tuple(point) for ring in feature["geometry"]["coordinates"] for point in ring}
+    assert corners == {(12, 8), (32, 8), (32, 24), (12, 24)}
+
+
+def test_without_a_scale_no_micrometres_are_written():
+    roi = picture((4, 4), mpp=None)
+    (feature,) = to_geojson([Finding("gland", np.ones((4, 4), bool), 1, 1)], roi)["features"]
+    assert not [name for name in feature["properties"]["measurements"] if "µm" in name]
+
+
+def test_the_same_result_is_the_same_file_and_another_place_has_other_ids():
+    findings = [Finding("gland", np.ones((4, 4), bool), 1, 1)]
+    here, there = picture((4, 4)), picture((4, 4), corner=(8, 0))
+    assert to_geojson(findings, here) == to_geojson(findings, here)
+    assert to_geojson(findings, here)["features"][0]["id"] != to_geojson(findings, there)["features"][0]["id"]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        [],
+        None,
+        {"features": [{}]},
+        {"features": [{"properties": {}, "geometry": {"type": "Point", "coordinates": [1, 2]}}]},
+        {"features": [{"properties": {}, "geometry": {"type": "Polygon", "coordinates": [[["a", 2]]]}}]},
+        {"features": [{"properties": {}, "geometry": {"type": "Polygon", "coordinates": [[[float("nan"), 2]]]}}]},
+    ],
+)
+def test_what_is_no_geojson_of_polygons_is_told_so(data):
+    with pytest.raises(InputError, match="no GeoJSON FeatureCollection of polygons"):
+        from_geojson(data, picture((4, 4)))
+
+
+def test_an_annotation_drawn_in_qupath_without_a_class_is_read():
+    ring = [[1, 1], [3, 1], [3, 3], [1, 3], [1, 1]]
+    feature = {
+        "type": "Feature",
+        "geometry": {"type": "Polygon", "coordinates": [ring]},
+        "properties": {"objectType": "annotation"},
+    }
+    (finding,) = from_geojson({"type": "FeatureCollection", "features": [feature]}, picture((4, 4)))
+    assert finding.concept == "unclassified"
+    assert np.array_equal(np.argwhere(finding.mask), [[1, 1], [1, 2], [2, 1], [2, 2]])
+
+
+@settings(deadline=None, max_examples=30)
+@given(labels=LABELS)
+def test_a_label_picture_holds_the_very_numbers(tmp_path_factory, labels):
+    path = tmp_path_factory.mktemp("labels") / "labels.png"
+    write_label_png(path, Finding("nucleus", labels > 0, 1, 1, labels * 9999))
+    with Image.open(path) as picture_file:
+        assert np.array_equal(np.asarray(picture_file), labels * 9999)
+    write_label_png(path, Finding("gland", labels > 0, 1, 1))
+    with Image.open(path) as picture_file:
+        assert np.array_equal(np.asarray(picture_file), labels > 0)
+
+
+def test_a_label_picture_that_cannot_be_written_right_is_not_written(tmp_path):
+    many = np.full((2, 2), 65536, np.int32)
+    with pytest.raises(InputError, match="more than 65535 objects"):
+        write_label_png(tmp_path / "many.png", Finding("nucleus", many > 0, 1, 1, many))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        write_label_png(tmp_path / "file" / "out.png", Finding("gland", many > 0, 1, 1))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
