@@ -88,6 +88,7 @@ _PLACE = re.compile(
     r"\b(?:upper|top|lower|bottom|centre|center|central|middle)[ -](?:left|right|centre|center|middle)\b"
     rf"|\b(?:upper|lower|top|bottom|left|right|central|middle)\s+{_SIDE}\b"
     r"|\b(?:in|at|on|near|towards?)\s+the\s+(?:centre|center|middle|left|right|top|bottom)\b"
+    r"(?![ -](?:left|right|centre|center|middle)\b)"
     r"|\b(?:throughout|everywhere)\b",
     re.IGNORECASE,
 )
