@@ -76,20 +76,28 @@ class Copilot:
         weights = mini.weights_hash(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)
         return cls(TorchEngine(model, processor, name), segmentor, weights or "")
 
-    def ask(self, roi: Roi, question: str, history: Sequence[Answer] = ()) -> Answer:
+    def ask(self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None) -> Answer:
         """Answer one question about one picture.
 
-        history: earlier answers of the same conversation, oldest first. Raises InputError for a question that
-        is empty or longer than 4000 characters.
+        history: earlier answers of the same conversation, oldest first. box: the tools over this picture where
+        several questions share what was found in it (see `toolbox`); evidence ids then run on from one answer to
+        the next. Raises InputError for a question that is empty or longer than 4000 characters.
         """
-        return [event.answer for event in self.stream(roi, question, history)][-1]
+        return [event.answer for event in self.stream(roi, question, history, box=box)][-1]
 
-    def stream(self, roi: Roi, question: str, history: Sequence[Answer] = ()) -> Iterator[Event]:
+    def stream(
+        self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None
+    ) -> Iterator[Event]:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
         question = check_question(question)
+        box = self.toolbox(roi) if box is None else box
+        return self._answer(_Draft(question, box), list(history)[-MAX_HISTORY:])
+
+    def toolbox(self, roi: Roi) -> Toolbox:
+        """The tools over one picture; give it to several questions so that each concept is looked for once."""
         if not isinstance(roi, Roi):
             raise InputError(f"a question needs a picture as Roi, not {type(roi).__name__}; see read_roi")
-        return self._answer(_Draft(question, Toolbox(self.segmentor, roi), roi), list(history)[-MAX_HISTORY:])
+        return Toolbox(self.segmentor, roi)
 
     def _answer(self, draft: _Draft, history: Sequence[Answer]) -> Iterator[Event]:
         draft.messages = [*_history_messages(history), _user(draft.question, with_image=not history)]
@@ -112,7 +120,7 @@ class Copilot:
     def _turn(self, draft: _Draft, *, calls: bool) -> Iterator[Event]:
         """One model turn; its text is passed on as it comes unless the turn is a call. Returns the turn."""
         held, spoken = "", False
-        for piece in self.engine.turn(draft.messages, draft.roi.pixels, self.schemas, calls=calls):
+        for piece in self.engine.turn(draft.messages, draft.box.roi.pixels, self.schemas, calls=calls):
             if isinstance(piece, Turn):
                 turn = piece
             elif spoken:
@@ -140,7 +148,7 @@ class Copilot:
         warnings = [*draft.warnings, *reasons]
         if not turn.complete:
             warnings.append("the answer was cut at the length limit")
-        if draft.roi.mpp is None and any(item.kind == "area" for item in draft.evidence):
+        if draft.box.roi.mpp is None and any(item.kind == "area" for item in draft.evidence):
             warnings.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
         return Answer(
             question=draft.question,
@@ -172,7 +180,6 @@ class _Draft:
 
     question: str
     box: Toolbox
-    roi: Roi
     messages: list[dict] = field(default_factory=list)
     steps: list[Step] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)

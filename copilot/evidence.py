@@ -19,7 +19,7 @@ from slidekick.copilot.language import Quantity, clauses, place, places, quantit
 
 _STATES_FINDING = re.compile(
     r"\b(?:found|detect(?:ed|able)|identified|absent|present|cover(?:s|ed|ing)?|occup(?:y|ies|ied|ying)|"
-    r"count(?:s|ed)?|measured?|measures|segmented|located|vocabulary|contains?|"
+    r"count(?:s|ed)?|measured?|measures|located|vocabulary|contains?|"
     r"there\s+(?:is|are|was|were)|there's)\b|^\s*no\s+\w+",
     re.IGNORECASE,
 )

@@ -219,6 +219,17 @@ def singular(word: str) -> str:
     return word
 
 
+def plural(name: str) -> str:
+    """The plural of a singular noun phrase: "blood vessel" -> "blood vessels", "nucleus" -> "nuclei"."""
+    head, _, last = name.rpartition(" ")
+    latin = {one: many for many, one in reversed(IRREGULAR.items()) if many != last}
+    if last.endswith("y") and last[-2:-1] not in "aeiou":
+        many = last[:-1] + "ies"
+    else:
+        many = latin.get(last, last + ("es" if last.endswith(("s", "x", "ch", "sh")) else "s"))
+    return f"{head} {many}".strip()
+
+
 def _from_digits(match: re.Match) -> Quantity:
     written = match["number"].replace(",", "")
     decimals = len(written.partition(".")[2])

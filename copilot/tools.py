@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -76,11 +76,15 @@ class Toolbox:
 
     def finding(self, concept: str) -> Finding:
         """The concept's finding in this picture, looked for on first use."""
-        words = " ".join(concept.split())
-        key = words.casefold()
-        if key not in self._seen:
-            (self._seen[key],) = self.segmentor.segment(self.roi.pixels, [words], mpp=self.roi.mpp)
-        return self._seen[key]
+        self.look_for([concept])
+        return self._seen[_key(concept)]
+
+    def look_for(self, concepts: Sequence[str]) -> None:
+        """Look for several concepts at once, which costs one look at the picture; those seen before cost nothing."""
+        new = {_key(concept): " ".join(concept.split()) for concept in concepts if _key(concept) not in self._seen}
+        if new:
+            found = self.segmentor.segment(self.roi.pixels, list(new.values()), mpp=self.roi.mpp)
+            self._seen.update(zip(new, found, strict=True))
 
     def measurement(self, concept: str) -> Measurement | Finding:
         """What can be measured of it; the finding itself where the word is outside the vocabulary."""
@@ -165,6 +169,10 @@ def percent(fraction: float) -> str:
     """0.314 -> "31%"; "<1%" for what is there but rounds to nothing."""
     whole = round(100 * fraction)
     return f"{whole}%" if whole or not fraction else "<1%"
+
+
+def _key(concept: str) -> str:
+    return " ".join(concept.split()).casefold()
 
 
 def _values(name: str, m: Measurement) -> list[tuple[str, float, str]]:

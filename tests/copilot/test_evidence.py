@@ -123,6 +123,7 @@ def test_what_was_not_measured_is_not_supported(text):
         "CD3 stain at 40x.",
         "The tissue is inflamed and the left ventricle is shown.",
         "Invasive carcinoma, grade 2.",
+        "segmented neutrophil",
     ],
 )
 def test_a_reading_needs_no_evidence_and_is_marked_as_one(text):
