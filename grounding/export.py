@@ -95,17 +95,22 @@ def from_geojson(data: dict, roi: Roi) -> list[Finding]:
     return list(found.values())
 
 
-def write_label_png(path: str | os.PathLike, finding: Finding) -> Path:
+def label_png(finding: Finding) -> bytes:
     """A 16-bit grey PNG in the picture's pixels: 0 = nothing, object numbers, or 1 for a region.
 
-    Raises OutputError where it cannot be written, InputError for more than 65 535 objects.
+    Raises InputError for object numbers over 65 535.
     """
     labels = finding.mask if finding.instances is None else finding.instances
     if labels.max(initial=0) > MOST_LABELS:
         raise InputError(f"{finding.concept}: more than {MOST_LABELS} objects do not fit a label picture; cut it")
     stream = io.BytesIO()
     Image.fromarray(labels.astype(np.uint16)).save(stream, format="PNG")
-    return write_atomic(path, stream.getvalue())
+    return stream.getvalue()
+
+
+def write_label_png(path: str | os.PathLike, finding: Finding) -> Path:
+    """Write `label_png` to `path`. Raises InputError likewise, OutputError where it cannot be written."""
+    return write_atomic(path, label_png(finding))
 
 
 def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> list[dict]:

@@ -29,6 +29,7 @@ def picture(shape: tuple[int, int], downsample=(1.0, 1.0), corner=(0, 0), mpp=(0
     return Roi(np.zeros((height, width, 3), np.uint8), mpp, region, "slide.svs")
 
 
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools on NumPy 2's copy keyword
 @given(mask=MASKS)
 def test_rle_is_what_pycocotools_reads_and_comes_back_the_same(mask):
     rle = json.loads(json.dumps(to_rle(mask)))
