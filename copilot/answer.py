@@ -1,14 +1,18 @@
-"""The answer and what stands behind it: plain values with `to_dict`/`from_dict`. No model, no drawing.
+"""A question's form, the answer, and what stands behind it: plain values with `to_dict`/`from_dict`. No model.
 
 The JSON form is public and versioned; `answer.schema.json` beside this file describes it.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass, field
+
+from slidekick.data.errors import InputError
 
 SCHEMA = "slidekick.answer/1"
 RESEARCH_USE = "Research use only. Not for diagnosis."
+MAX_QUESTION = 4000  # characters, some 1000 tokens: a question; longer ones are documents pasted by mistake
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,17 @@ class Answer:
             "warnings": tuple(data["warnings"]),
         }
         return cls(**{**data, **parts})
+
+
+def check_question(question: object) -> str:
+    """The question without white space around it. Raises InputError where it is empty or too long."""
+    if not isinstance(question, str):
+        raise InputError(f"the question is {type(question).__name__}, not text; ask in words")
+    if len(question) > MAX_QUESTION:
+        raise InputError(f"the question has {len(question)} characters, more than {MAX_QUESTION}; shorten it")
+    if not re.search(r"\w", question):
+        raise InputError('the question is empty; ask something, such as "How many nuclei are there?"')
+    return question.strip()
 
 
 def _lists(value):

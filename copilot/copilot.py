@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from slidekick.copilot.answer import Answer, Evidence, Step
+from slidekick.copilot.answer import Answer, Evidence, Step, check_question
 from slidekick.copilot.engine import Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import CallError, ToolCall, opens_call, parse_turn
@@ -27,7 +27,6 @@ from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 
-MAX_QUESTION = 4000  # characters, some 1000 tokens: a question; longer ones are documents pasted by mistake
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 MAX_HISTORY = 4  # earlier answers the model is shown: small models lose the question behind more
 
@@ -206,17 +205,6 @@ class _Draft:
         self.evidence += outcome.evidence
         self.warnings += outcome.warnings
         self.messages += _step_messages(step)
-
-
-def check_question(question: object) -> str:
-    """The question without white space around it. Raises InputError where it is empty or too long."""
-    if not isinstance(question, str):
-        raise InputError(f"the question is {type(question).__name__}, not text; ask in words")
-    if len(question) > MAX_QUESTION:
-        raise InputError(f"the question has {len(question)} characters, more than {MAX_QUESTION}; shorten it")
-    if not re.search(r"\w", question):
-        raise InputError('the question is empty; ask something, such as "How many nuclei are there?"')
-    return question.strip()
 
 
 def find_masks(answer: Answer) -> dict[str, np.ndarray]:

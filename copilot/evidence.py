@@ -205,7 +205,9 @@ def _measured(fact: _Fact, quantity: Quantity) -> str:
     kinds = _KINDS.get(quantity.unit, ("area", "diameter"))
     for item in fact.evidence:
         if item.kind in kinds and item.value is not None and item.found:
-            value = f"{100 * item.value:.0f}%" if item.kind == "area_fraction" else f"{item.value:.4g} {item.unit}"
+            value = f"{item.value:.4g} {item.unit}"
+            if item.kind in ("area_fraction", "count"):
+                value = f"{100 * item.value:.0f}%" if item.kind == "area_fraction" else f"{item.value:.0f}"
             return f" ({item.concept}: {value})"
     return ""
 

@@ -130,7 +130,7 @@ def to_html(report: Report) -> str:
 
 
 def quantity(value: float | None, unit: str) -> str:
-    """A number for people with its unit, three figures, thousands apart: 12345.6, "µm²" -> "12 300 µm²"."""
+    """A measured number for people, three figures, thousands apart: 12345.6, "µm²" -> "12 300 µm²"."""
     if value is None:
         return "–"
     if unit == "%":
@@ -178,13 +178,14 @@ def _sort_claims(
             named = tuple(dict.fromkeys(ids[name] for name in claim.evidence if ids[name]))
             sentence = Sentence(claim.text, named, claim.kind, answer.question, answer.confidence)
             if not claim.supported:
-                left_out.append(next((w for w in answer.warnings if claim.text in w), claim.text))
+                reason = next((w for w in answer.warnings if claim.text in w), claim.text)
+                left_out.append(reason.removeprefix("not backed by a measurement: "))
             elif claim.kind == "measured" and named:
                 measured.append(sentence)
             elif i == 0 and claim.kind == "reading":
                 reading.append(sentence)
             else:
-                left_out.append(f"“{claim.text}” (asked: {answer.question} no measurement behind it)")
+                left_out.append(f"“{claim.text}” (said to “{answer.question}”, with no measurement)")
     return reading, measured, left_out
 
 

@@ -4,15 +4,8 @@ import json
 
 import pytest
 
-from slidekick.copilot.copilot import (
-    MAX_QUESTION,
-    MAX_STEPS,
-    Copilot,
-    Event,
-    check_question,
-    find_masks,
-    short_answer,
-)
+from slidekick.copilot.answer import MAX_QUESTION, check_question
+from slidekick.copilot.copilot import MAX_STEPS, Copilot, Event, find_masks, short_answer
 from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.grammar import ToolCall
 from slidekick.data.errors import InputError

@@ -1,0 +1,39 @@
+"""Loading the copilot for a command, with a word about it on stderr while people wait. Loads nothing at import."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+
+def load_copilot(model: str, segmentor: Path | None = None):
+    """The copilot over `model` ("mini", a folder or a hub id) and a segmentor (ours where None).
+
+    Raises InputError, SourceError or OutputError, see `Copilot.from_pretrained`.
+    """
+    tell(f"loading {model} ...")
+    begun = time.perf_counter()
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # generation flags that the grammar decides are no news to people
+    logging.disable_progress_bar()
+    from slidekick.copilot import Copilot
+    from slidekick.grounding import Segmentor
+
+    copilot = Copilot.from_pretrained(model, Segmentor.from_pretrained(segmentor))
+    tell(f"loaded in {time.perf_counter() - begun:.1f} s")
+    return copilot
+
+
+def add_model(parser) -> None:
+    """--model and --segmentor."""
+    parser.add_argument(
+        "--model", default="mini", metavar="NAME", help="mini, a folder or a hub id of a vision-language model"
+    )
+    parser.add_argument("--segmentor", type=Path, metavar="DIR", help="a segmentor of your own (default: ours)")
+
+
+def tell(text: str) -> None:
+    """Progress, on stderr: results alone stand on stdout."""
+    print(text, file=sys.stderr, flush=True)
