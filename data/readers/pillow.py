@@ -7,6 +7,8 @@ scale, so `mpp` is always None.
 from __future__ import annotations
 
 import contextlib
+import os
+import threading
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,28 +21,31 @@ from slidekick.data.errors import InputError
 # Picture formats only: Pillow's others run outside programs (EPS) or are no pictures of tissue.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 PICTURE_LIMIT_PX = 150_000_000  # 450 MB as RGB; a larger scan belongs in a tiled format that is read in parts
+_STDERR = threading.Lock()  # there is one for the whole process
 
 
 def support(path: Path) -> float:
     """0.5 for a picture that Pillow recognises by its content, 0 otherwise."""
     try:
-        with _quiet(), _open(path):
+        with _quiet(path), _open(path):
             return 0.5
     except Image.DecompressionBombError:
         return 0.5  # recognised; `open_file` says that it is too large
-    except (OSError, SyntaxError, ValueError):
+    except Exception:  # a damaged header can make a decoder raise anything; whatever it is, it is no picture
         return 0.0
 
 
 def open_file(path: Path) -> PillowReader:
     """Raises InputError for a picture that is too large, damaged, animated, or of an unknown range."""
     try:
-        with _quiet(), _open(path) as picture:
+        with _quiet(path), _open(path) as picture:
             _check(picture, path)
             return PillowReader(_rgb(picture, path), f"{picture.format}".lower())
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(path)) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except InputError:
+        raise
+    except Exception as error:  # as in `support`
         raise InputError(f"{path}: the picture is damaged or cut short; copy or export it again") from error
 
 
@@ -68,11 +73,33 @@ def _open(path: Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet(path: Path) -> Iterator[None]:
     """Without Pillow's warnings: sizes are judged by PICTURE_LIMIT_PX, and odd tags do no harm."""
-    with warnings.catch_warnings():
+    with path.open("rb") as stream:
+        tiff = stream.read(2) in (b"II", b"MM")
+    with _no_stderr() if tiff else contextlib.nullcontext(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+@contextlib.contextmanager
+def _no_stderr() -> Iterator[None]:
+    """libtiff writes its complaints to file descriptor 2 whatever Python says, beside our own one line; they are
+    turned away, for the whole process and the moment of decoding."""
+    with _STDERR:
+        try:
+            kept = os.dup(2)
+        except OSError:  # a process without stderr has nothing to turn away
+            yield
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, 2)
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.close(nowhere)
 
 
 def _check(picture: Image.Image, path: Path) -> None:

@@ -6,6 +6,8 @@ import zlib
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from slidekick.data.errors import InputError
@@ -160,6 +162,26 @@ def test_what_cannot_be_read_is_told_in_one_line_with_the_file_and_the_mend(tmp_
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert not recwarn.list
+
+
+@settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(kind=st.sampled_from(["png", "jpg", "tif", "gif", "webp"]), data=st.data())
+def test_any_damage_ends_in_pixels_or_in_one_line_and_never_on_stderr(tmp_path, capfd, kind, data):
+    whole = tmp_path / f"whole.{kind}"
+    Image.fromarray(RGB).save(whole, **({"compression": "tiff_adobe_deflate"} if kind == "tif" else {}))
+    content = bytearray(whole.read_bytes())
+    for _ in range(data.draw(st.integers(1, 6))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    broken_file = tmp_path / f"broken.{kind}"
+    broken_file.write_bytes(content[: data.draw(st.integers(1, len(content)))])
+    told, pixels = "", RGB
+    try:
+        pixels = read_roi(broken_file).pixels
+    except InputError as error:
+        told = str(error)
+    assert "\n" not in told
+    assert (pixels.dtype, pixels.shape[2]) == (np.uint8, 3)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_path_with_a_null_byte_is_told_and_not_crashed_on():
