@@ -184,6 +184,21 @@ def test_any_damage_ends_in_pixels_or_in_one_line_and_never_on_stderr(tmp_path, 
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_tiff_whose_strips_lie_nowhere_leaves_stderr_to_us(tmp_path, capfd):
+    path = tmp_path / "strips.tif"
+    Image.fromarray(RGB).save(path, compression="tiff_adobe_deflate")
+    content = bytearray(path.read_bytes())
+    (directory,) = struct.unpack_from("<I", content, 4)
+    (entries,) = struct.unpack_from("<H", content, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+        if struct.unpack_from("<H", content, entry) == (273,):  # StripOffsets
+            struct.pack_into("<I", content, entry + 8, 0xFFFFFF)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match="damaged or cut short"):
+        read_roi(path)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_a_path_with_a_null_byte_is_told_and_not_crashed_on():
     with pytest.raises(InputError, match=r"no such file|no valid path"):
         read_roi("a\0b.png")
