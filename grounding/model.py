@@ -18,9 +18,7 @@ from torch.nn import functional as F
 from slidekick.grounding.text import TextEncoder
 from slidekick.grounding.tower import ARCHITECTURE
 
-EMBED_STRIDE = (
-    8  # embedding cells are 8 px; SAM's decoder draws at a quarter of that: one logit a 2 px square
-)
+EMBED_STRIDE = 8  # embedding cells are 8 px; SAM's decoder draws at a quarter of that: one logit a 2 px square
 MASK_STRIDE = 2
 
 
@@ -47,9 +45,7 @@ class PyramidEncoder(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = timm.create_model(
-            ARCHITECTURE, features_only=True, pretrained=False, out_indices=(1, 2, 3, 4)
-        )
+        self.body = timm.create_model(ARCHITECTURE, features_only=True, pretrained=False, out_indices=(1, 2, 3, 4))
         fine, *rest = self.body.feature_info.channels()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in (fine * 4, *rest))
         self.merge = nn.Sequential(
@@ -61,13 +57,9 @@ class PyramidEncoder(nn.Module):
 
     def forward(self, pixels: torch.Tensor) -> torch.Tensor:
         fine, *rest = self.body(pixels)
-        levels = [
-            conv(level) for conv, level in zip(self.lateral, (F.pixel_unshuffle(fine, 2), *rest), strict=True)
-        ]
+        levels = [conv(level) for conv, level in zip(self.lateral, (F.pixel_unshuffle(fine, 2), *rest), strict=True)]
         size = levels[0].shape[-2:]
-        total = sum(
-            (F.interpolate(level, size=size, mode="bilinear") for level in levels[2:]), levels[0] + levels[1]
-        )
+        total = sum((F.interpolate(level, size=size, mode="bilinear") for level in levels[2:]), levels[0] + levels[1])
         return self.merge(total)
 
 
@@ -103,9 +95,7 @@ class SegmentorModel(nn.Module):
         width, grid = config.width, config.window // EMBED_STRIDE
         self.encoder = PyramidEncoder(width)
         self.text = TextEncoder(width)
-        self.prompt_encoder = PromptEncoder(
-            width, (grid, grid), (config.window, config.window), mask_in_chans=16
-        )
+        self.prompt_encoder = PromptEncoder(width, (grid, grid), (config.window, config.window), mask_in_chans=16)
         self.mask_decoder = MaskDecoder(
             transformer_dim=width,
             transformer=TwoWayTransformer(config.depth, width, config.heads, config.mlp),
@@ -116,9 +106,7 @@ class SegmentorModel(nn.Module):
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self.encoder(pixels)
 
-    def decode(
-        self, embedding: torch.Tensor, phrases: list[str]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    def decode(self, embedding: torch.Tensor, phrases: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         tokens = self.text(phrases)
         _, dense = self.prompt_encoder(points=None, boxes=None, masks=None)
         masks, _ = self.mask_decoder.predict_masks(

@@ -20,7 +20,6 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from slidekick.data.errors import InputError
-from slidekick.data.files import write_atomic
 from slidekick.data.items import load_items
 from slidekick.grounding.model import SegmentorConfig, SegmentorModel
 from slidekick.grounding.tower import MEAN, STD, imagenet_state
@@ -28,7 +27,6 @@ from slidekick.grounding.windows import (
     Source,
     Truth,
     concept_sources,
-    pixels_of,
     stain_jitter,
     window,
     window_truth,
@@ -131,9 +129,7 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     torch.manual_seed(plan["seed"])
     items = load_items(data, split="train")
     sources = {name: concept_sources(entry, items) for name, entry in config["concepts"].items()}
-    sampler = Sampler(
-        config["concepts"], sources, config["model"]["window"], plan["positive_share"], plan["seed"]
-    )
+    sampler = Sampler(config["concepts"], sources, config["model"]["window"], plan["positive_share"], plan["seed"])
     model = build(config)
     optimizer = _optimizer(model, plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan["warmup"], total))

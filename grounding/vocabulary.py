@@ -55,9 +55,7 @@ class Vocabulary:
     def load(cls, path: Path) -> Vocabulary:
         """Read a card written by `dumps`."""
         entries = json.loads(path.read_text())["concepts"]
-        return cls(
-            [Concept(**{**e, "synonyms": tuple(e["synonyms"]), "sets": tuple(e["sets"])}) for e in entries]
-        )
+        return cls([Concept(**{**e, "synonyms": tuple(e["synonyms"]), "sets": tuple(e["sets"])}) for e in entries])
 
     def dumps(self) -> str:
         """The card as JSON text."""

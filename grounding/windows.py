@@ -138,9 +138,7 @@ def window_truth(source: Source, phrase: str, matrix: np.ndarray, side: int) -> 
     small = cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA)
     interior = None
     if ids is not None:
-        interior = interior_map(
-            warp(ids.astype(np.float32), matrix, side, nearest=True)[::2, ::2].astype(np.int32)
-        )
+        interior = interior_map(warp(ids.astype(np.float32), matrix, side, nearest=True)[::2, ::2].astype(np.int32))
     elif source.mode == "absent":
         interior = np.zeros((size, size), np.float32)
     return Truth(phrase, small, interior, bool(drawn.sum() >= 12))
@@ -163,9 +161,7 @@ def stain_jitter(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         return pixels
     density = -np.log((pixels.astype(np.float32) + 1) / 256)
     stains = density @ HED_INVERSE
-    stains = stains * rng.uniform(0.7, 1.3, 3).astype(np.float32) + rng.uniform(-0.04, 0.04, 3).astype(
-        np.float32
-    )
+    stains = stains * rng.uniform(0.7, 1.3, 3).astype(np.float32) + rng.uniform(-0.04, 0.04, 3).astype(np.float32)
     light = np.exp(-stains @ HED) * 256 - 1
     light = light * rng.uniform(0.9, 1.1) + rng.uniform(-10, 10)
     if rng.random() < 0.2:

@@ -1,0 +1,46 @@
+"""Single objects out of a mask and an interior map, by seeded watershed. Pure array functions."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from scipy import ndimage
+from skimage.segmentation import watershed
+
+SEED = 0.5  # interior from which a pixel seeds an object: halfway from outline to middle
+MIN_AREA = 10  # mask cells (of 2 × 2 window pixels); smaller specks were more often stain than nuclei on validation
+
+
+def grow_instances(mask: np.ndarray, interior: np.ndarray) -> np.ndarray:
+    """Label the objects of `mask` (bool H, W), told apart by `interior` (float32 H, W, 1 in an object's middle).
+
+    Pieces of the interior above `SEED` are seeds; a piece of mask without a seed is an object by itself. Returns
+    int32 (H, W), 0 outside, 1..n without gaps. Method: marker-controlled watershed (Meyer 1994) in scikit-image.
+    """
+    if not mask.any():
+        return np.zeros(mask.shape, np.int32)
+    seeds, number = ndimage.label((interior > SEED) & mask)
+    pieces, _ = ndimage.label(mask)
+    seeded = np.unique(pieces[seeds > 0])
+    lonely = mask & ~np.isin(pieces, seeded)
+    extra, _ = ndimage.label(lonely)
+    seeds[lonely] = extra[lonely] + number
+    grown = watershed(-interior, seeds, mask=mask)
+    return _renumber(grown, MIN_AREA)
+
+
+def label_at_full_size(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """`labels` (int32 h, w) brought to the size of `mask` (bool H, W) and cut to it, its rim filled from neighbours."""
+    height, width = mask.shape
+    large = cv2.resize(labels.astype(np.float32), (width, height), interpolation=cv2.INTER_NEAREST)
+    rim = cv2.dilate(large, np.ones((3, 3), np.uint8), iterations=2)
+    return _renumber(np.where(mask, np.where(large > 0, large, rim), 0).astype(np.int32), 1)
+
+
+def _renumber(labels: np.ndarray, min_area: int) -> np.ndarray:
+    areas = np.bincount(labels.ravel())
+    keep = areas >= min_area
+    keep[0] = False
+    new = np.zeros(len(areas), np.int32)
+    new[keep] = np.arange(1, keep.sum() + 1)
+    return new[labels]

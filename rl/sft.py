@@ -1,0 +1,252 @@
+"""Supervised fine-tuning of mini from a YAML: tower, cached maps, connector, then LoRA with trl's SFTTrainer.
+
+The tower is tuned first (`tower.py`) and frozen, so its maps are computed once and the language model trains on
+them. Loss counts only what the assistant says. Every stage leaves a file in `out`; `resume` takes up after the last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import yaml
+from peft import LoraConfig
+from PIL import Image
+from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from trl import SFTConfig, SFTTrainer
+
+from slidekick.copilot.base import IMAGE_SIDE, PATCH
+from slidekick.copilot.mini import TOWER, load_base
+from slidekick.copilot.tools import tool_schemas
+from slidekick.data.errors import InputError
+from slidekick.data.files import write_atomic
+from slidekick.data.items import Item, load_items
+from slidekick.rl.instructions import QUESTIONS, Instruction, make_instructions
+from slidekick.rl.tower import augment, features, train_tower
+
+SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
+IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
+ADAPTER = "adapter"
+
+
+def load_config(path: Path) -> dict:
+    """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
+    try:
+        config = yaml.safe_load(Path(path).read_text())
+    except (OSError, yaml.YAMLError) as error:
+        raise InputError(
+            f"{path}: cannot be read as YAML ({type(error).__name__}); give a configuration file"
+        ) from error
+    missing = [key for key in SECTIONS if key not in (config if isinstance(config, dict) else {})]
+    if missing:
+        raise InputError(f"{path}: section {missing[0]!r} is missing; see rl/configs/mini.yaml")
+    return config
+
+
+def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) -> Path:
+    """Train on the train split of `data` and return the folder with adapter and tower, ready for `load_mini`.
+
+    Raises InputError for a configuration or data folder that cannot be used.
+    """
+    config = load_config(config_path)
+    items = load_items(data, split="train")
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for name in (TOWER, "maps.npy", "connector.pt"):
+            (out / name).unlink(missing_ok=True)
+    if not (out / TOWER).exists():
+        train_tower(items, config["tower"], out / TOWER)
+    model, processor = load_base(out / TOWER)
+    maps = cached_maps(model, items, config["views"], out / "maps.npy")
+    if not (out / "connector.pt").exists():
+        align_connector(model, processor, items, maps, config["connector"])
+        torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.pt")
+    model.model.multi_modal_projector.load_state_dict(torch.load(out / "connector.pt", weights_only=True))
+    return _fit(model, processor, items, maps, config, out, resume)
+
+
+class Maps:
+    """Cached tower maps: float16 (rows, 36, 1280), several views (rows) of each picture."""
+
+    def __init__(self, array: np.ndarray, items: Sequence[Item], views: int) -> None:
+        self.array, self.first, self.views, row = array, {}, {}, 0
+        for item in items:
+            number = _views_of(item, views)
+            self.first[item.image], self.views[item.image] = row, number
+            row += number
+
+    def row(self, image: Path, pick: int) -> int:
+        """Row of one view of a picture, any `pick` folded into the views there are."""
+        return self.first[image] + pick % self.views[image]
+
+
+def _views_of(item: Item, views: int) -> int:
+    return views if item.label and item.set in QUESTIONS else 1  # tool lessons do not hang on the picture
+
+
+def cached_maps(model, items: Sequence[Item], views: int, file: Path) -> Maps:
+    """Maps of all pictures: the first view as it is, the others augmented. Computed once, kept in `file`."""
+    from tqdm import tqdm
+
+    if not file.exists():
+        rng = np.random.default_rng(11)
+        tower, parts = model.model.vision_tower.timm_model, []
+        for start in tqdm(range(0, len(items), 64), desc="maps", mininterval=5):
+            pictures = []
+            for item in items[start : start + 64]:
+                picture = np.asarray(Image.open(item.image).convert("RGB"))
+                pictures.append(_squeeze(picture))
+                pictures += [augment(picture, rng) for _ in range(_views_of(item, views) - 1)]
+            parts.append(features(tower, pictures))
+        with (part := file.with_suffix(".part")).open("wb") as stream:
+            np.save(stream, np.concatenate(parts))
+        os.replace(part, file)
+    return Maps(np.load(file, mmap_mode="r"), items, views)
+
+
+def _squeeze(picture: np.ndarray) -> np.ndarray:
+    """As the processor does it: bicubic with smoothing, any shape to the tower's square."""
+    return np.asarray(Image.fromarray(picture).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
+
+
+def align_connector(model, processor, items: Sequence[Item], maps: Maps, plan: dict) -> None:
+    """Fit the connector so that the mean image token is the mean embedding of the label's words.
+
+    A cheap regression (cosine and squared error) on cached maps; it saves the language model thousands of steps.
+    """
+    torch.manual_seed(plan["seed"])
+    rng = np.random.default_rng(plan["seed"])
+    embedding = model.get_input_embeddings().weight.detach()
+    labelled = [item for item in items if item.label and item.set in QUESTIONS]
+    texts = sorted({item.label for item in labelled})
+    targets = {t: embedding[processor.tokenizer(" " + t)["input_ids"]].mean(0) for t in texts}
+    weights = np.array([1 / sum(o.set == i.set and o.label == i.label for o in labelled) ** 0.5 for i in labelled])
+    weights /= weights.sum()
+    projector = model.model.multi_modal_projector
+    optimizer = torch.optim.AdamW(projector.parameters(), lr=plan["learning_rate"], weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, plan["steps"])
+    for _ in range(plan["steps"]):
+        picks = [labelled[i] for i in rng.choice(len(labelled), plan["batch"], p=weights)]
+        rows = [maps.row(item.image, int(rng.integers(64))) for item in picks]
+        tokens = projector(torch.from_numpy(maps.array[rows].astype(np.float32)))
+        target = torch.stack([targets[item.label] for item in picks])
+        mean = tokens.mean(1)
+        spread = F.mse_loss(mean, target) / target.var()
+        loss = spread + (1 - F.cosine_similarity(mean, target)).mean()
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+
+def encode(instruction: Instruction, processor, tools: list[dict]) -> dict[str, list[int]]:
+    """input_ids with the image token repeated for every map cell, and labels that are −100 outside what we say."""
+    tokenizer = processor.tokenizer
+    encoded = tokenizer.apply_chat_template(
+        instruction.messages, tools=tools, return_dict=True, return_assistant_tokens_mask=True
+    )
+    image = tokenizer.convert_tokens_to_ids(processor.image_token)
+    ids, labels = [], []
+    for token, said in zip(encoded["input_ids"], encoded["assistant_masks"], strict=True):
+        repeat = IMAGE_TOKENS if token == image else 1
+        ids += [token] * repeat
+        labels += [token if said else -100] * repeat
+    return {"input_ids": ids, "labels": labels}
+
+
+class CachedVisionCollator:
+    """Pads token rows on the left, so that answers end together, and fetches their maps: float32 (B, 36, 1280)."""
+
+    def __init__(self, maps: np.ndarray, pad: int) -> None:
+        self.maps, self.pad = maps, pad
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        # Few different lengths: oneDNN plans anew for every shape it has not met.
+        longest = -(-max(len(row["input_ids"]) for row in rows) // 8) * 8
+
+        def padded(values: list[list[int]], value: int) -> torch.Tensor:
+            return torch.tensor([[value] * (longest - len(row)) + row for row in values])
+
+        return {
+            "input_ids": padded([row["input_ids"] for row in rows], self.pad),
+            "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
+            "labels": padded([row["labels"] for row in rows], -100),
+            "maps": torch.from_numpy(self.maps[[row["map_row"] for row in rows]].astype(np.float32)),
+        }
+
+
+class CachedVisionTrainer(SFTTrainer):
+    """SFTTrainer whose batches hold tower maps: only connector and language model run.
+
+    trl's own loss projects every position onto the 49 k words of the vocabulary, three quarters of a step on CPU;
+    here only the columns from the first answered one on are projected.
+    """
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels = inputs.pop("labels")
+        shell = self.accelerator.unwrap_model(model).get_base_model()
+        tokens = shell.model.multi_modal_projector(inputs.pop("maps"))
+        keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
+        outputs = model(
+            **inputs,
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
+            logits_to_keep=keep + 1,
+            use_cache=False,
+        )
+        logits = outputs.logits[:, :-1].float()
+        loss = F.cross_entropy(logits.flatten(0, 1), labels[:, -keep:].flatten(), reduction="sum")
+        loss = loss / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+
+def _fit(model, processor, items, maps: Maps, config: dict, out: Path, resume: bool) -> Path:
+    from datasets import Dataset
+
+    tokenizer = processor.tokenizer
+    instructions = make_instructions(items, **config["instructions"])
+    rows = [encode(one, processor, list(tool_schemas())) for one in instructions]
+    picks = np.random.default_rng(config["instructions"]["seed"]).integers(64, size=len(rows))
+    for row, one, pick in zip(rows, instructions, picks, strict=True):
+        row["map_row"], row["length"] = maps.row(one.image, int(pick)), len(row["input_ids"])
+    trainer = CachedVisionTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(out / "checkpoints"),
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            gradient_checkpointing=False,
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+            **config["sft"],
+        ),
+        train_dataset=Dataset.from_list(rows),
+        data_collator=CachedVisionCollator(maps.array, tokenizer.pad_token_id),
+        processing_class=processor,
+        peft_config=LoraConfig(task_type="CAUSAL_LM", **config["lora"]),
+    )
+    has_checkpoint = any((out / "checkpoints").glob("checkpoint-*"))
+    trainer.train(resume_from_checkpoint=resume and has_checkpoint)
+    return _save(trainer, out)
+
+
+def _save(trainer: SFTTrainer, out: Path) -> Path:
+    """The adapter as a PEFT folder in float16, the tower beside it, the loss curve as JSON."""
+    import json
+
+    from safetensors.torch import load_file, save_file
+
+    folder = out / ADAPTER
+    trainer.model.save_pretrained(folder)
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file(
+        {k: v.half() for k, v in weights.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"}
+    )
+    shutil.copy2(out / TOWER, folder / TOWER)
+    write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
+    return folder
