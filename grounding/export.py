@@ -89,9 +89,7 @@ def from_geojson(data: dict, roi: Roi) -> list[Finding]:
             finding.mask[mask] = True
             found[concept, countable] = finding
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(
-            f"no GeoJSON FeatureCollection of polygons ({error}); export it from QuPath as one"
-        ) from error
+        raise InputError(f"no GeoJSON FeatureCollection of polygons ({error}); export it from QuPath as one") from error
     return list(found.values())
 
 

@@ -114,9 +114,7 @@ class Segmentor:
     def _by_zoom(self, meant: list[Concept | None], mpp: tuple[float, float] | None) -> dict[float, list[Concept]]:
         groups: dict[float, list[Concept]] = {}
         for concept in dict.fromkeys(c for c in meant if c is not None):
-            zoom = (
-                concept.zoom if mpp is None else float(np.clip((mpp[0] * mpp[1]) ** 0.5 / concept.mpp, *ZOOM_LIMITS))
-            )
+            zoom = concept.zoom if mpp is None else float(np.clip((mpp[0] * mpp[1]) ** 0.5 / concept.mpp, *ZOOM_LIMITS))
             groups.setdefault(round(zoom, 3), []).append(concept)
         return groups
 
