@@ -1,4 +1,4 @@
-"""The segmentor as a user meets it: words and a picture in, findings out. No training, no measuring, no files but its own.
+"""The segmentor as a user meets it: words and a picture in, findings out. It trains nothing and measures nothing.
 
 A picture is looked at in overlapping windows at the concept's working scale; each window is encoded once, whatever
 the number of concepts. A window where the concept is judged absent adds nothing to its mask.

@@ -33,6 +33,7 @@ from slidekick.grounding.windows import (
 )
 
 CHECKPOINT = "checkpoint.pt"
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
 DICE_SMOOTH = 16.0  # pixels; keeps near-empty windows from dominating
 
 

@@ -45,14 +45,39 @@ OPTIONS = ("Which is it: {}?", "Choose one: {}.")
 ORGAN = ("Which organ is this?", "Where in the body is this tissue from?")
 STAIN = ("Which stain is this?", "How is this stained?")
 
-COUNT = ("How many {many} are there?", "Count the {many}.", "How many {many} do you see?", "How many {many}?",
-         "What is the number of {many}?")  # fmt: skip
-THERE = ("Is there {a} in this picture?", "Is there {a}?", "Is there any {one}?", "Are there {many}?", "Do you see {a}?",
-         "Are there any {many} here?", "Is {a} present?")  # fmt: skip
-WHERE = ("Where is the {one}?", "Where are the {many}?", "Show the {many}.", "Outline the {one}.", "Segment the {many}.",
-         "Where do you see {many}?", "Mark the {one}.", "Find the {many}.")  # fmt: skip
-MEASURE = ("Measure the {many}.", "How large are the {many}?", "What area does the {one} cover?", "How much {one} is there?",
-           "How big is the {one}?")  # fmt: skip
+COUNT = (
+    "How many {many} are there?",
+    "Count the {many}.",
+    "How many {many} do you see?",
+    "How many {many}?",
+    "What is the number of {many}?",
+)
+THERE = (
+    "Is there {a} in this picture?",
+    "Is there {a}?",
+    "Is there any {one}?",
+    "Are there {many}?",
+    "Do you see {a}?",
+    "Are there any {many} here?",
+    "Is {a} present?",
+)
+WHERE = (
+    "Where is the {one}?",
+    "Where are the {many}?",
+    "Show the {many}.",
+    "Outline the {one}.",
+    "Segment the {many}.",
+    "Where do you see {many}?",
+    "Mark the {one}.",
+    "Find the {many}.",
+)
+MEASURE = (
+    "Measure the {many}.",
+    "How large are the {many}?",
+    "What area does the {one} cover?",
+    "How much {one} is there?",
+    "How big is the {one}?",
+)
 DESCRIBE = ("Describe this picture.", "Describe the picture.", "Describe what you see.", "Give a description.")
 
 # name: plural. The tools' argument is the singular; every known concept's synonyms are mapped to its name.
@@ -71,24 +96,36 @@ SYNONYMS = {
 # Words outside the vocabulary, so that the argument is copied and not guessed.
 STRANGERS = (
     "mitosis mitoses, parasite parasites, granuloma granulomas, neuron neurons, hair follicle hair follicles, "
-    "keratin pearl keratin pearls, apoptotic body apoptotic bodies, plasma cell plasma cells, eosinophil eosinophils, "
-    "macrophage macrophages, giant cell giant cells, nerve nerves, muscle fibre muscle fibres, bone spicule bone spicules, "
-    "megakaryocyte megakaryocytes, adipocyte adipocytes, tubule tubules, psammoma body psammoma bodies, cilium cilia, "
-    "fungus fungi, bacterium bacteria, worm worms, crystal crystals, pigment pigments, foreign body foreign bodies, "
-    "tree trees, house houses, car cars, dog dogs, cat cats, boat boats, flower flowers, star stars, lymph node lymph nodes, "
-    "mast cell mast cells, goblet cell goblet cells, islet islets, hepatocyte hepatocytes, podocyte podocytes, "
-    "melanocyte melanocytes, red blood cell red blood cells, platelet platelets, sinusoid sinusoids, bile duct bile ducts, "
-    "sebaceous gland sebaceous glands, thrombus thrombi, cyst cysts, polyp polyps, abscess abscesses, osteoclast osteoclasts, "
-    "chondrocyte chondrocytes, keratinocyte keratinocytes, basal cell basal cells, mesangial cell mesangial cells, "
-    "schistosome schistosomes, amoeba amoebae, spore spores, asbestos body asbestos bodies, calcification calcifications, "
-    "ganglion cell ganglion cells, axon axons, villus villi, alveolus alveoli, bronchus bronchi, follicle follicles"
+    "keratin pearl keratin pearls, apoptotic body apoptotic bodies, plasma cell plasma cells, eosinophil "
+    "eosinophils, macrophage macrophages, giant cell giant cells, nerve nerves, muscle fibre muscle fibres, "
+    "bone spicule bone spicules, megakaryocyte megakaryocytes, adipocyte adipocytes, tubule tubules, psammoma "
+    "body psammoma bodies, cilium cilia, fungus fungi, bacterium bacteria, worm worms, crystal crystals, "
+    "pigment pigments, foreign body foreign bodies, tree trees, house houses, car cars, dog dogs, cat cats, "
+    "boat boats, flower flowers, star stars, lymph node lymph nodes, mast cell mast cells, goblet cell goblet "
+    "cells, islet islets, hepatocyte hepatocytes, podocyte podocytes, melanocyte melanocytes, red blood cell "
+    "red blood cells, platelet platelets, sinusoid sinusoids, bile duct bile ducts, sebaceous gland sebaceous "
+    "glands, thrombus thrombi, cyst cysts, polyp polyps, abscess abscesses, osteoclast osteoclasts, "
+    "chondrocyte chondrocytes, keratinocyte keratinocytes, basal cell basal cells, mesangial cell mesangial "
+    "cells, schistosome schistosomes, amoeba amoebae, spore spores, asbestos body asbestos bodies, "
+    "calcification calcifications, ganglion cell ganglion cells, axon axons, villus villi, alveolus alveoli, "
+    "bronchus bronchi, follicle follicles"
 )
 PLACES = (
     "upper left", "upper centre", "upper right", "middle left", "centre", "middle right", "lower left",
     "lower centre", "lower right", "throughout",
 )  # fmt: skip
 
-MIX = {"classify": 0.55, "yes_no": 0.10, "options": 0.05, "organ": 0.03, "stain": 0.02, "count": 0.08, "segment": 0.10, "measure": 0.07}  # fmt: skip
+# Share of each task. Classes and readings need steps; the tools' few sentences are learnt from a quarter of them.
+MIX = {
+    "classify": 0.55,
+    "yes_no": 0.10,
+    "options": 0.05,
+    "organ": 0.03,
+    "stain": 0.02,
+    "count": 0.08,
+    "segment": 0.10,
+    "measure": 0.07,
+}
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def new_tower() -> nn.Module:
 
 
 def heads_of(items: Sequence[Item]) -> dict[str, list[str]]:
-    """Head name -> its answers: a set's labels, organs, stains. Heads with one answer teach nothing and are left out."""
+    """Head name -> its answers: a set's labels, organs, stains. Heads with one answer are left out."""
     answers: dict[str, set[str]] = defaultdict(set)
     for item in items:
         for head, answer in _answers(item):
