@@ -130,15 +130,15 @@ def untrained_vocabulary(config: dict, items: Sequence[Item]) -> Vocabulary:
         labelled = [source for source in concept_sources(entry, items) if source.mode != "absent"]
         concepts.append(
             Concept(
-                name,
-                entry["kind"],
-                tuple(entry["synonyms"]),
-                entry["mpp"],
-                entry["zoom"],
-                0.0,
+                name=name,
+                kind=entry["kind"],
+                synonyms=tuple(entry["synonyms"]),
+                mpp=entry["mpp"],
+                zoom=entry["zoom"],
+                presence_threshold=0.0,
                 train=len(labelled),
                 sets=tuple(sorted({source.item.set for source in labelled})),
-            )  # fmt: skip
+            )
         )
     return Vocabulary(concepts)
 
