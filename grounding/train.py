@@ -34,6 +34,7 @@ from slidekick.grounding.windows import (
 
 CHECKPOINT = "checkpoint.pt"
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
+LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
 DICE_SMOOTH = 16.0  # pixels; keeps near-empty windows from dominating
 
 
@@ -65,7 +66,7 @@ class Sampler:
         name = self.names[rng.choice(len(self.names), p=self.weights)]
         positive = rng.random() < self.positive_share or (name, False) not in self.pools
         by_set = self.pools[name, positive]
-        sizes = np.sqrt([len(rows) for rows in by_set.values()])
+        sizes = np.sqrt([min(len(rows), LARGE_SET) for rows in by_set.values()])
         rows = list(by_set.values())[rng.choice(len(by_set), p=sizes / sizes.sum())]
         source = rows[rng.integers(len(rows))]
         pixels, matrix = window(source, self.side, self.concepts[name]["jitter"], rng)

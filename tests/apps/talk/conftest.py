@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.engine import Turn
@@ -59,5 +60,6 @@ class KeywordEngine:
         return self.says
 
 
-def scripted_copilot(**options) -> Copilot:
-    return Copilot(KeywordEngine(**options), DrawnSegmentor())
+@pytest.fixture
+def copilot() -> Copilot:
+    return Copilot(KeywordEngine(), DrawnSegmentor())

@@ -7,7 +7,6 @@ import jsonschema
 import numpy as np
 import pytest
 from PIL import Image
-from scripted import scripted_copilot
 
 import slidekick.copilot
 from slidekick.apps.cli import main
@@ -17,11 +16,9 @@ HOW_MANY = "How many nuclei are there?"
 
 
 @pytest.fixture(autouse=True)
-def copilot(monkeypatch):
-    made = scripted_copilot()
+def _loaded(copilot, monkeypatch):
     for module in ("ask", "report", "demo"):
-        monkeypatch.setattr(f"slidekick.apps.{module}.load_copilot", lambda *_: made)
-    return made
+        monkeypatch.setattr(f"slidekick.apps.{module}.load_copilot", lambda *_: copilot)
 
 
 def test_the_answer_is_printed_with_its_step_evidence_and_notice(picture, capsys):
