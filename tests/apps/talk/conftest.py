@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
@@ -38,13 +40,19 @@ class KeywordEngine:
 
     name = "scripted"
 
-    def __init__(self, says="The picture shows colon.", number=None):
-        self.says, self.number = says, number
+    def __init__(self, says="The picture shows colon.", number=None, pause=0.0):
+        self.says, self.number, self.pause = says, number, pause
+        self.ended = 0  # turns said to the end or left
 
     def turn(self, messages, image, tools, *, calls=True):
         line = self._line(messages)
-        yield from (line[i : i + 4] for i in range(0, len(line), 4))
-        yield Turn(line, 0.87)
+        try:
+            for i in range(0, len(line), 4):
+                time.sleep(self.pause)
+                yield line[i : i + 4]
+            yield Turn(line, 0.87)
+        finally:
+            self.ended += 1
 
     def _line(self, messages):
         last = messages[-1]
