@@ -47,18 +47,36 @@ def tokenizer(request):
     return make_tokenizer(request.param)
 
 
-@pytest.fixture(scope="session")
-def tiny():
-    """(model, processor): FastVLM with a tiny random tower and language model, the template of mini."""
+QWEN_TEMPLATE = """{% if tools %}<|im_start|>system
+{% for tool in tools %}{{ tool | tojson }}
+{% endfor %}<|im_end|>
+{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
+{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}{% if part.type == 'image' %}\
+<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}\
+{% for call in m.tool_calls or [] %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+
+
+@pytest.fixture(scope="session", params=["mini's kind", "Qwen's kind"])
+def tiny(request):
+    """(model, processor) with random numbers: FastVLM with mini's own template, or Qwen2-VL with call tokens."""
+    made = tiny_fastvlm() if request.param == "mini's kind" else tiny_qwen()
+    made[0].generation_config.eos_token_id = made[1].tokenizer.eos_token_id
+    return made
+
+
+def tiny_fastvlm():
     import torch
     from transformers import FastVlmConfig, FastVlmForConditionalGeneration, LlamaConfig
 
     from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, make_processor
 
     processor = make_processor(make_tokenizer("text"))
-    vocab = len(processor.tokenizer) + 7  # wider than the tokenizer, as real models' heads often are
     text = LlamaConfig(
-        vocab_size=vocab,
+        vocab_size=len(processor.tokenizer) + 7,  # wider than the tokenizer, as real models' heads often are
         hidden_size=32,
         intermediate_size=48,
         num_hidden_layers=2,
@@ -82,9 +100,47 @@ def tiny():
         image_seq_length=(IMAGE_SIDE // PATCH) ** 2,
         tie_word_embeddings=True,
     )
-    model = FastVlmForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    return model, processor
+    return FastVlmForConditionalGeneration(config).eval(), processor
+
+
+def tiny_qwen():
+    import torch
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+    from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
+
+    tokenizer = make_tokenizer("added")
+    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
+    tokenizer.add_special_tokens({"additional_special_tokens": marks})
+    start, end, image, video = tokenizer.convert_tokens_to_ids(marks)
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(),
+        chat_template=QWEN_TEMPLATE,
+    )
+    text = {
+        "vocab_size": len(tokenizer) + 3,
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4},
+    }
+    torch.manual_seed(3)
+    config = Qwen2VLConfig(
+        text_config=text,
+        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
+        image_token_id=image,
+        video_token_id=video,
+        vision_start_token_id=start,
+        vision_end_token_id=end,
+        bos_token_id=1,
+        eos_token_id=2,
+    )
+    return Qwen2VLForConditionalGeneration(config).eval(), processor
 
 
 class ScriptedEngine:
