@@ -62,6 +62,7 @@ class Segmentor:
 
         Raises InputError where the folder lacks a file or a file is not what it should be.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(folder) if folder is not None else WEIGHTS
@@ -73,7 +74,10 @@ class Segmentor:
             model = SegmentorModel(config)
             model.load_state_dict({name: t.float() for name, t in load_file(folder / MODEL).items()}, strict=True)
             vocabulary = Vocabulary.load(folder / CARD)
-        except (ValueError, TypeError, KeyError, RuntimeError, OSError) as error:
+        except (
+            ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError,
+            AssertionError, ArithmeticError,  # how SAM's modules refuse sizes that do not divide
+        ) as error:  # fmt: skip
             raise InputError(
                 f"{folder}: not a segmentor of this version ({type(error).__name__}); train it anew"
             ) from error
@@ -98,10 +102,14 @@ class Segmentor:
 
         image: uint8 (H, W, 3) RGB. mpp: (x, y) µm per pixel of `image`, or None: then it is looked at as if taken
         at the scale usual for the concept. Words outside the vocabulary give an empty, `known=False` finding.
-        Raises InputError for an image of another shape or type.
+        Raises InputError for an image of another shape or type, and for one string in place of a list.
         """
+        if not isinstance(image, np.ndarray):
+            raise InputError(f"image is a {type(image).__name__}; give a NumPy array, uint8 (height, width, 3) RGB")
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
             raise InputError(f"image is {image.dtype} {image.shape}; give uint8 (height, width, 3) RGB")
+        if isinstance(concepts, str):
+            raise InputError(f"concepts is one string; give a list, such as [{concepts!r}]")
         meant = [self.vocabulary.find(words) for words in concepts]
         canvases: dict[str, _Canvas] = {}
         for zoom, group in self._by_zoom(meant, mpp).items():

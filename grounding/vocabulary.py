@@ -53,8 +53,10 @@ class Vocabulary:
 
     @classmethod
     def load(cls, path: Path) -> Vocabulary:
-        """Read a card written by `dumps`."""
+        """Read a card written by `dumps`. Raises ValueError, TypeError or KeyError where it is none."""
         entries = json.loads(path.read_text())["concepts"]
+        if not entries:
+            raise ValueError("a card needs a concept")
         return cls([Concept(**{**e, "synonyms": tuple(e["synonyms"]), "sets": tuple(e["sets"])}) for e in entries])
 
     def dumps(self) -> str:
