@@ -1,0 +1,61 @@
+"""Painted pictures in the layout of items.jsonl, and a small random segmentor model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+SIDE = 96
+
+
+def paint(folder: Path, name: str, seed: int, extra: dict) -> dict:
+    """A pale picture with dark discs (objects 1..3) and one pink square (class 2); its items.jsonl entry."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(205, 235, (SIDE, SIDE, 3)).astype(np.uint8)
+    classes = np.zeros((SIDE, SIDE), np.uint8)
+    ids = np.zeros((SIDE, SIDE), np.uint16)
+    ys, xs = np.mgrid[:SIDE, :SIDE]
+    for index, (y, x) in enumerate(rng.integers(14, 50, (3, 2)), 1):
+        disc = (ys - y) ** 2 + (xs - x) ** 2 < 64
+        pixels[disc], classes[disc], ids[disc] = (90, 40, 120), 1, index
+    pixels[60:84, 60:84], classes[60:84, 60:84] = (230, 120, 160), 2
+    for kind, array in (("image", pixels), ("mask", classes), ("instances", ids)):
+        Image.fromarray(array).save(folder / f"{name}.{kind}.png")
+    entry = {"id": name, "group": name, "image": f"{name}.image.png", "mask": f"{name}.mask.png"}
+    return entry | {"instances": f"{name}.instances.png", "classes": {"1": "disc", "2": "square"}} | extra
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory) -> Path:
+    """Folder of two sets: `painted` (masks and ids, labels dense and sparse), `plain` (labels only)."""
+    root = tmp_path_factory.mktemp("sets")
+    for name, number in (("painted", 6), ("plain", 3)):
+        folder = root / name
+        folder.mkdir()
+        entries = []
+        for i in range(number):
+            extra = {"split": "train" if i < number - 1 else "val", "label": ("dense", "sparse")[i % 2]}
+            entry = paint(folder, f"p{i}", i, extra)
+            if name == "plain":
+                entry = {key: entry[key] for key in ("id", "group", "image", "split", "label")}
+            entries.append(json.dumps(entry))
+        (folder / "items.jsonl").write_text("\n".join(entries))
+    return root
+
+
+@pytest.fixture
+def small_model():
+    """A segmentor model with 64-px windows and numbers that survive being kept in half precision."""
+    import torch
+
+    from slidekick.grounding.model import SegmentorConfig, SegmentorModel
+
+    torch.manual_seed(1)
+    model = SegmentorModel(SegmentorConfig(window=64, width=32, heads=2, depth=1, mlp=64)).eval()
+    with torch.no_grad():
+        for tensor in model.state_dict().values():
+            if tensor.dtype.is_floating_point:
+                tensor.copy_(tensor.half().float())
+    return model
