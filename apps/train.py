@@ -1,0 +1,89 @@
+"""`slidekick train segmentor|sft CONFIG --data DIR --out DIR`: train from a YAML, and take up again with --resume.
+
+Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from slidekick.data.errors import InputError
+from slidekick.data.files import check_writable
+
+SCHEMA = "slidekick.train/1"
+SFT_NEEDS = ("trl", "datasets")  # packages of the extra `train`
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `slidekick train`."""
+    kinds = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for what, summary in (
+        (
+            "segmentor",
+            "the text-prompted segmentor, such as grounding/configs/segmentor.yaml; then its card and figures",
+        ),
+        ("sft", "the generalist mini by supervised fine-tuning, such as rl/configs/mini.yaml"),
+    ):
+        kind = kinds.add_parser(what, help=summary, description=f"Train {summary}.")
+        kind.add_argument("config", metavar="CONFIG", type=Path, help="YAML that names everything but the folders")
+        kind.add_argument(
+            "--data", required=True, type=Path, metavar="DIR", help="folder of sets, each with an items.jsonl"
+        )
+        kind.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for checkpoints and weights")
+        kind.add_argument(
+            "--resume", action="store_true", help="go on where the run in --out was left, if there is one"
+        )
+        kind.add_argument("--json", action="store_true", help="print JSON in place of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train, then print what was made and how well it does."""
+    train = {"segmentor": train_segmentor, "sft": train_generalist}[args.what]
+    if not args.config.is_file():
+        raise InputError(f"{args.config}: no such file; give a YAML, such as grounding/configs/segmentor.yaml")
+    check_writable(args.out)
+    if not args.resume and args.out.is_dir() and any(args.out.iterdir()):
+        raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
+    with contextlib.redirect_stdout(sys.stderr):  # trainers print what they log
+        made = train(args.config, args.data, args.out, args.resume)
+    summary = {"schema": SCHEMA, "what": args.what, "config": str(args.config), "out": str(args.out), **made}
+    print(json.dumps(summary, indent=2) if args.json else as_text(summary))
+    return 0
+
+
+def train_segmentor(config: Path, data: Path, out: Path, resume: bool) -> dict:
+    """Train, choose thresholds, write weights and card into `out`; the folder, the last loss and the test figures."""
+    from slidekick.grounding.train import train
+
+    log = train(config, data, out, resume=resume)
+    from slidekick.grounding.evaluate import finish
+
+    return {"weights": str(out), "log": log, "figures": finish(out, config, data)}
+
+
+def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:
+    """Train mini; the adapter's folder and the last logged figures. InputError without the extra `train`."""
+    if missing := [name for name in SFT_NEEDS if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
+    from slidekick.rl.sft import train_sft
+
+    folder = train_sft(config, data, out, resume=resume)
+    log = json.loads((out / "log.json").read_text())
+    return {"weights": str(folder), "log": log[-1] if log else {}}
+
+
+def as_text(summary: dict) -> str:
+    """The summary for people: one line a figure."""
+    lines = [f"trained {summary['what']}: {summary['weights']}"]
+    lines += [f"{name:<24} {value:.4g}" for name, value in summary["log"].items() if isinstance(value, int | float)]
+    for concept, figures in summary.get("figures", {}).items():
+        for name, figure in figures.items():
+            if figure["n"]:
+                interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+                lines.append(f"{concept:<18} {name:<22} {figure['value']:.3f} {interval} n = {figure['n']}")
+    return "\n".join(lines)
