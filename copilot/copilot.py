@@ -72,8 +72,12 @@ class Copilot:
 
             segmentor = Segmentor.from_pretrained()
         folder = mini.WEIGHTS if name == "mini" else Path(name)
-        weights = mini.weights_hash(folder) if folder.is_dir() else getattr(model.config, "_commit_hash", None)
-        return cls(TorchEngine(model, processor, name), segmentor, weights or "")
+        if (folder / "adapter_config.json").is_file():
+            weights = mini.weights_hash(folder)
+        else:  # the hub's commit; gigabytes of a folder are not read through for a name
+            weights = getattr(model.config, "_commit_hash", None) or ""
+        shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
+        return cls(TorchEngine(model, processor, shown), segmentor, weights)
 
     def ask(self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None) -> Answer:
         """Answer one question about one picture.

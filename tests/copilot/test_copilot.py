@@ -196,6 +196,13 @@ def test_versions_name_the_packages_and_the_model(answer):
     assert versions["model"] == "scripted"
 
 
+def test_a_model_from_a_folder_is_named_without_its_path(tiny, segmentor, tmp_path, monkeypatch):
+    monkeypatch.setattr("slidekick.copilot.mini.load_generalist", lambda name: tiny)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    assert Copilot.from_pretrained(str(folder), segmentor).versions["model"] == "mine"
+
+
 def test_a_random_model_under_the_grammar_always_gives_an_answer(tiny, segmentor, roi):
     copilot = Copilot(TorchEngine(*tiny, name="tiny", max_new_tokens=60), segmentor)
     result = copilot.ask(roi, "<tool_call> <|im_end|> how many nuclei?")
