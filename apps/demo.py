@@ -20,7 +20,7 @@ QUESTIONS = (
     "How many nuclei are there?",
     "Is there a glomerulus in this picture?",  # there is none: this is not kidney
 )
-STAINED = ("positive cell", "gland")  # looked for in the second sample
+STAINED = ("nucleus", "positive cell")  # looked for in the second sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.copilot.report import draft_report, to_dict, to_html
 
     report = draft_report(copilot, roi)
-    tell("looking for stained cells in a second picture ...")
+    tell("looking for nuclei and stained cells in a second picture ...")
     seen = copilot.segmentor.segment(stained.pixels, list(STAINED), mpp=stained.mpp)
     contents = {
         **{f"answer-{i}.json": answer_json(answer) for i, answer in enumerate(answers, start=1)},
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         ("overlay.png", "what was found, drawn over the picture"),
         ("findings.geojson", "the same for QuPath"),
         ("report.html", "draft report"),
-        ("ihc-overlay.png", "stained cells and glands in a second picture"),
+        ("ihc-overlay.png", "nuclei and stained cells in a second picture"),
     ):
         print(f"{paths[name]}  {what}")
     for name in ("he", "ihc"):

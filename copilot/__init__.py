@@ -14,6 +14,7 @@ _HOME = {
     "Report": "report",
     "Step": "answer",
     "draft_report": "report",
+    "find_masks": "copilot",
 }
 __all__ = list(_HOME)
 

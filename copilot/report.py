@@ -163,7 +163,7 @@ def _questions(facts: Sequence[Fact]) -> list[str]:
         f"How many {plural(m.concept)} are there?" if m.count is not None else f"Where is the {m.concept}?"
         for m in found[:MAX_FOUND]
     ]
-    return asked + [f"Is there {_a(m.concept)} in this picture?" for m in absent[:MAX_ABSENT]]
+    return asked + [f"Is there any {m.concept}?" for m in absent[:MAX_ABSENT]]
 
 
 def _sort_claims(
@@ -186,7 +186,7 @@ def _sort_claims(
                 reading.append(sentence)
             else:
                 left_out.append(f"“{claim.text}” (said to “{answer.question}”, with no measurement)")
-    return reading, measured, left_out
+    return reading, measured, list(dict.fromkeys(left_out))  # a model that repeats itself is told of once
 
 
 def _warnings(answers: Sequence[Answer], roi: Roi) -> tuple[str, ...]:
@@ -216,6 +216,3 @@ def _png(pixels: np.ndarray) -> bytes:
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
 
-
-def _a(word: str) -> str:
-    return f"{'an' if word[0] in 'aeiou' else 'a'} {word}"

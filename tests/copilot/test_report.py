@@ -44,7 +44,7 @@ def test_it_asks_what_is_shown_what_was_found_and_what_is_absent(scripted, segme
         OPENING,
         "Where is the gland?",
         "How many nuclei are there?",
-        "Is there a glomerulus in this picture?",
+        "Is there any glomerulus?",
     ]
 
 
