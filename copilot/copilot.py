@@ -28,7 +28,6 @@ from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
-MAX_HISTORY = 4  # earlier answers the model is shown: small models lose the question behind more
 
 
 @dataclass(frozen=True)
@@ -72,17 +71,19 @@ class Copilot:
 
             segmentor = Segmentor.from_pretrained()
         folder = mini.WEIGHTS if name == "mini" else Path(name)
-        if (folder / "adapter_config.json").is_file():
-            weights = mini.weights_hash(folder)
-        else:  # the hub's commit; gigabytes of a folder are not read through for a name
-            weights = getattr(model.config, "_commit_hash", None) or ""
         shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
-        return cls(TorchEngine(model, processor, shown), segmentor, weights)
+        if (folder / "adapter_config.json").is_file():
+            # What we train sees single questions only, so earlier turns would be new to it.
+            engine = TorchEngine(model, processor, shown, history=0)
+            return cls(engine, segmentor, mini.weights_hash(folder))
+        commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
+        return cls(TorchEngine(model, processor, shown), segmentor, commit)
 
     def ask(self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None) -> Answer:
         """Answer one question about one picture.
 
-        history: earlier answers of the same conversation, oldest first. box: the tools over this picture where
+        history: earlier answers of the same conversation, oldest first; the model is shown as many as it was
+        made for (mini: none). box: the tools over this picture where
         several questions share what was found in it (see `toolbox`); evidence ids then run on from one answer to
         the next. Raises InputError for a question that is empty or longer than 4000 characters.
         """
@@ -94,7 +95,8 @@ class Copilot:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
         question = check_question(question)
         box = self.toolbox(roi) if box is None else box
-        return self._answer(_Draft(question, box), list(history)[-MAX_HISTORY:])
+        shown = list(history)[-self.engine.history :] if self.engine.history else []
+        return self._answer(_Draft(question, box), shown)
 
     def toolbox(self, roi: Roi) -> Toolbox:
         """The tools over one picture; give it to several questions so that each concept is looked for once."""

@@ -25,6 +25,7 @@ from slidekick.data.errors import InputError
 # The longest call the grammar admits is 265 tokens (48 letters of four bytes, a token each, and the JSON
 # around them), so that no call is ever cut; as text it is some 200 words, longer than an answer should be.
 MAX_NEW_TOKENS = 272
+MAX_HISTORY = 4  # earlier answers before a question: small models lose the question behind more
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,10 @@ class Turn:
 
 
 class Engine(Protocol):
-    """What the copilot needs of a model."""
+    """What the copilot needs of a model. history: how many earlier answers it may be shown before a question."""
 
     name: str
+    history: int
 
     def turn(
         self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], *, calls: bool = True
@@ -64,11 +66,18 @@ class TorchEngine:
     grammar.
     """
 
-    def __init__(self, model, processor, name: str = "", max_new_tokens: int = MAX_NEW_TOKENS) -> None:
+    def __init__(
+        self,
+        model,
+        processor,
+        name: str = "",
+        max_new_tokens: int = MAX_NEW_TOKENS,
+        history: int = MAX_HISTORY,
+    ) -> None:
         if getattr(processor, "tokenizer", None) is None or not _template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
-        self.name, self.max_new_tokens = name, max_new_tokens
+        self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 

@@ -147,6 +147,7 @@ class ScriptedEngine:
     """Says the lines it is given, three letters at a time; notes what it was asked."""
 
     name = "scripted"
+    history = 4
 
     def __init__(self, *lines: str, complete: bool = True) -> None:
         self.lines, self.complete = list(lines), complete

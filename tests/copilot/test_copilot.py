@@ -126,6 +126,15 @@ def test_a_conversation_shows_earlier_answers_and_the_picture_once(segmentor, ro
     assert messages[-1]["content"] == [{"type": "text", "text": "What is shown?"}]
 
 
+def test_a_model_made_for_single_questions_is_shown_no_earlier_answer(segmentor, roi, scripted):
+    first = Copilot(scripted("colon"), segmentor).ask(roi, "What is shown?")
+    engine = scripted("colon")
+    engine.history = 0
+    Copilot(engine, segmentor).ask(roi, HOW_MANY, history=[first] * 3)
+    assert [message["role"] for message in engine.asked[0]["messages"]] == ["user"]
+    assert engine.asked[0]["messages"][0]["content"][0] == {"type": "image"}
+
+
 def test_numbers_of_an_earlier_answer_do_not_back_a_later_one(answer, segmentor, roi, scripted):
     first = answer(COUNT, "There are 3 nuclei.")
     later = answer("There are 3 nuclei.", history=[first])

@@ -39,6 +39,7 @@ class KeywordEngine:
     """Calls a tool for "how many" and "is there", then repeats its result; else says what it is told to."""
 
     name = "scripted"
+    history = 4
 
     def __init__(self, says="The picture shows colon.", number=None, pause=0.0):
         self.says, self.number, self.pause = says, number, pause
