@@ -215,4 +215,3 @@ def _png(pixels: np.ndarray) -> bytes:
 
 def _data_uri(png: bytes) -> str:
     return f"data:image/png;base64,{base64.b64encode(png).decode()}"
-
