@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.items import Item
+from slidekick.grounding import measure
 
 # The first wording of a set is the one that evaluation asks.
 QUESTIONS = {
@@ -110,10 +111,7 @@ STRANGERS = (
     "calcification calcifications, ganglion cell ganglion cells, axon axons, villus villi, alveolus alveoli, "
     "bronchus bronchi, follicle follicles"
 )
-PLACES = (
-    "upper left", "upper centre", "upper right", "middle left", "centre", "middle right", "lower left",
-    "lower centre", "lower right", "throughout",
-)  # fmt: skip
+PLACES = (*(place for row in measure.PLACES for place in row), measure.THROUGHOUT)
 
 # Share of each task. Classes and readings need steps; the tools' few sentences are learnt from a quarter of them.
 MIX = {
