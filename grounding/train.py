@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from slidekick.data.errors import InputError
+from slidekick.data.files import write_atomic
 from slidekick.data.items import load_items
 from slidekick.grounding.model import SegmentorConfig, SegmentorModel
 from slidekick.grounding.tower import MEAN, STD, imagenet_state
@@ -32,10 +33,15 @@ from slidekick.grounding.windows import (
     window_truth,
 )
 
-CHECKPOINT = "checkpoint.pt"
+CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
 LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
 DICE_SMOOTH = 16.0  # pixels; keeps near-empty windows from dominating
+PLAN = (  # numbers that section `training` must hold
+    "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema",
+    "positive_share", "checkpoint_every", "log_every",
+)  # fmt: skip
+CONCEPT = ("kind", "synonyms", "mpp", "zoom", "jitter")  # keys that every concept must hold
 
 
 @dataclass
@@ -131,12 +137,15 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     torch.manual_seed(plan["seed"])
     items = load_items(data, split="train")
     sources = {name: concept_sources(entry, items) for name, entry in config["concepts"].items()}
+    if not any(source.mode == "mask" for found in sources.values() for source in found):
+        raise InputError(f"{data}: no labelled picture of any concept in {config_path}; give the sets it names")
     sampler = Sampler(config["concepts"], sources, config["model"]["window"], plan["positive_share"], plan["seed"])
     model = build(config)
     optimizer = _optimizer(model, plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan["warmup"], total))
     average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     start = _load_checkpoint(out, model, optimizer, schedule, average) if resume else 0
+    _trim_log(out / LOG, start)
     log = {}
     began = time.time()
     for step in tqdm(range(start, total), initial=start, total=total, desc="segmentor", mininterval=5):
@@ -145,7 +154,7 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
         if (step + 1) % plan["log_every"] == 0:
             entry = {"step": step + 1, "minutes": (time.time() - began) / 60, **log}
             out.mkdir(parents=True, exist_ok=True)
-            with (out / "log.jsonl").open("a") as stream:
+            with (out / LOG).open("a") as stream:
                 stream.write(json.dumps(entry) + "\n")
         if (step + 1) % plan["checkpoint_every"] == 0 or step + 1 == total:
             _save_checkpoint(out, model, optimizer, schedule, average, step + 1)
@@ -220,15 +229,44 @@ def _load_checkpoint(out: Path, model, optimizer, schedule, average: dict) -> in
     return state["step"]
 
 
+def _trim_log(file: Path, step: int) -> None:
+    """Forget what was logged after `step`: a run that goes on from there logs it again."""
+    if file.exists():
+        whole = [line for line in file.read_text().splitlines(keepends=True) if line.endswith("\n")]  # not a cut one
+        kept = [line for line in whole if json.loads(line)["step"] <= step]
+        write_atomic(file, "".join(kept))
+
+
 def load_config(path: Path) -> dict:
-    """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
+    """The YAML as a dict; InputError where it is missing or broken, or lacks a section, a key or a number."""
     try:
         config = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(
             f"{path}: cannot be read as YAML ({error.__class__.__name__}); give a configuration file"
         ) from error
-    missing = [key for key in ("model", "training", "concepts") if key not in (config or {})]
-    if missing:
-        raise InputError(f"{path}: section {missing[0]!r} is missing; see grounding/configs/segmentor.yaml")
+    if complaint := _complaint(config):
+        raise InputError(f"{path}: {complaint}; see grounding/configs/segmentor.yaml")
     return config
+
+
+def _complaint(config: object) -> str | None:
+    """What is wrong with a configuration, in a few words."""
+    for section in ("model", "training", "concepts"):
+        if not isinstance(config, dict) or section not in config:
+            return f"section {section!r} is missing"
+        if not isinstance(config[section], dict):
+            return f"section {section!r} is no mapping"
+    fields = SegmentorConfig.__dataclass_fields__
+    numbers = [("model", key) for key in fields] + [("training", key) for key in PLAN]
+    for section, key in numbers:
+        if key not in config[section]:
+            return f"{section}.{key} is missing"
+        if not isinstance(value := config[section][key], int | float):  # YAML reads 1e-3 as text; 1.0e-3 is a number
+            return f"{section}.{key} is {value!r}, not a number"
+    if unknown := [key for key in config["model"] if key not in fields]:
+        return f"model.{unknown[0]} is unknown"
+    for name, entry in config["concepts"].items():
+        if absent := [key for key in CONCEPT if key not in (entry or {})]:
+            return f"concepts.{name}.{absent[0]} is missing"
+    return None
