@@ -170,6 +170,8 @@ class _Drawer:
             item = self.items[self.rng.integers(len(self.items))]
             return Instruction(task, item.set, item.image, self.tools[task](item))
         item = self._labelled()
+        if task in ("organ", "stain") and not getattr(item, task):
+            task = "classify"  # nothing is learnt from "not stated"
         question, answer = getattr(self, f"_{task}")(item)
         return Instruction(task, item.set, item.image, [_user(question), _assistant(answer)])
 
@@ -202,10 +204,10 @@ class _Drawer:
         return self._one(OPTIONS).format(", ".join(shuffled)), item.label
 
     def _organ(self, item: Item) -> tuple[str, str]:
-        return self._one(ORGAN), (item.organ or "not stated").split(" (")[0]
+        return self._one(ORGAN), item.organ.split(" (")[0]
 
     def _stain(self, item: Item) -> tuple[str, str]:
-        return self._one(STAIN), (item.stain or "not stated").split(" (")[0]
+        return self._one(STAIN), item.stain.split(" (")[0]
 
     def _concept(self) -> tuple[str, str, str, bool]:
         """Words as asked (singular, plural), the tool's argument, and whether it is known."""
