@@ -31,20 +31,23 @@ from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
-ADAPTER = "adapter"
+ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
 
 
 def load_config(path: Path) -> dict:
     """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
     try:
         config = yaml.safe_load(Path(path).read_text())
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise InputError(
             f"{path}: cannot be read as YAML ({type(error).__name__}); give a configuration file"
         ) from error
-    missing = [key for key in SECTIONS if key not in (config if isinstance(config, dict) else {})]
-    if missing:
-        raise InputError(f"{path}: section {missing[0]!r} is missing; see rl/configs/mini.yaml")
+    for section in SECTIONS:
+        if not isinstance(config, dict) or section not in config:
+            raise InputError(f"{path}: section {section!r} is missing; see rl/configs/mini.yaml")
+        if not isinstance(config[section], int if section == "views" else dict):
+            kind = "whole number" if section == "views" else "mapping"
+            raise InputError(f"{path}: section {section!r} is no {kind}; see rl/configs/mini.yaml")
     return config
 
 
@@ -55,17 +58,23 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
     """
     config = load_config(config_path)
     items = load_items(data, split="train")
+    if not any(item.label and item.set in QUESTIONS for item in items):
+        raise InputError(
+            f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions.py"
+        )
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
         for name in (TOWER, "maps.npy", "connector.pt"):
             (out / name).unlink(missing_ok=True)
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
     if not (out / TOWER).exists():
         train_tower(items, config["tower"], out / TOWER)
     model, processor = load_base(out / TOWER)
     maps = cached_maps(model, items, config["views"], out / "maps.npy")
     if not (out / "connector.pt").exists():
         align_connector(model, processor, items, maps, config["connector"])
-        torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.pt")
+        torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.part")
+        os.replace(out / "connector.part", out / "connector.pt")
     model.model.multi_modal_projector.load_state_dict(torch.load(out / "connector.pt", weights_only=True))
     return _fit(model, processor, items, maps, config, out, resume)
 
@@ -216,7 +225,7 @@ def _fit(model, processor, items, maps: Maps, config: dict, out: Path, resume: b
     trainer = CachedVisionTrainer(
         model=model,
         args=SFTConfig(
-            output_dir=str(out / "checkpoints"),
+            output_dir=str(out / CHECKPOINTS),
             remove_unused_columns=False,
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
@@ -230,7 +239,7 @@ def _fit(model, processor, items, maps: Maps, config: dict, out: Path, resume: b
         processing_class=processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **config["lora"]),
     )
-    has_checkpoint = any((out / "checkpoints").glob("checkpoint-*"))
+    has_checkpoint = any((out / CHECKPOINTS).glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=resume and has_checkpoint)
     return _save(trainer, out)
 

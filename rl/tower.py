@@ -74,8 +74,9 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
     rng = np.random.default_rng(plan["seed"])
     tower = new_tower()
     answers = heads_of(items)
-    heads = nn.ModuleDict({head: nn.Linear(1280, len(found)) for head, found in answers.items()})
-    parameters = [{"params": tower.parameters()}, {"params": heads.parameters(), "lr": plan["learning_rate"] * 5}]
+    heads = {head: nn.Linear(1280, len(found)) for head, found in answers.items()}  # ModuleDict forbids some names
+    taught = nn.ModuleList(heads.values()).parameters()
+    parameters = [{"params": tower.parameters()}, {"params": taught, "lr": plan["learning_rate"] * 5}]
     optimizer = torch.optim.AdamW(parameters, lr=plan["learning_rate"], weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [plan["learning_rate"], plan["learning_rate"] * 5], total_steps=plan["steps"], pct_start=0.1
