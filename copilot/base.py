@@ -25,19 +25,20 @@ IMAGE_SIDE = 192  # px; linear probes on the tower were best here (192: .642, 22
 PATCH = 32  # the tower's stride: 6 × 6 = 36 image tokens
 IMAGE_TOKEN = "<empty_output>"  # unused in our text; taken over so that the vocabulary need not grow
 TEMPLATE = Path(__file__).with_name("chat_template.jinja")
-LAYOUT = 1  # raise when what is written into the folder changes
+LAYOUT = 2  # raise when what is written into the folder changes
 
 # How a reply is read back: trl and `parse_response` find tool calls with it.
 RESPONSE_TEMPLATE = {
     "defaults": {"role": "assistant"},
+    "start_anchor": "<|im_start|>assistant\n",
     "fields": {
-        "content": {"close": "<|im_end|>"},
+        "content": {"close_pattern": r"<\|im_end\|>\s*"},
         "tool_calls": {
             "open": "<tool_call>",
             "close_pattern": r"</tool_call>\s*",
             "repeats": True,
             "content": "json",
-            "transform": "{type: 'function', function: content}",
+            "transform": {"type": "function", "function": "{content}"},
         },
     },
 }
