@@ -32,6 +32,7 @@ from slidekick.rl.tower import augment, features, train_tower
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs from machine to machine
 
 
 def load_config(path: Path) -> dict:
@@ -256,6 +257,9 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     save_file(
         {k: v.half() for k, v in weights.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"}
     )
+    adapter = json.loads((folder / "adapter_config.json").read_text())
+    write_atomic(folder / "adapter_config.json", json.dumps(adapter | {"base_model_name_or_path": BASE}, indent=1))
+    (folder / "README.md").unlink(missing_ok=True)  # peft's blank card, which names the base by its path too
     shutil.copy2(out / TOWER, folder / TOWER)
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
     return folder

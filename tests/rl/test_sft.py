@@ -230,7 +230,9 @@ def small_run(monkeypatch, random_tower, make_model, processor, labelled, tmp_pa
     """Runs `train_sft` on the small mini; `cut`: the language stage is interrupted after so many steps."""
 
     def load_base(tower=None):
-        return make_model(tower), processor
+        model = make_model(tower)
+        model.name_or_path = model.config._name_or_path = str(tmp_path / "cache" / "base")
+        return model, processor
 
     monkeypatch.setattr(slidekick.rl.sft, "load_base", load_base)
     monkeypatch.setattr(slidekick.copilot.mini, "load_base", load_base)
@@ -268,6 +270,8 @@ def test_a_run_gives_a_folder_that_loads_as_mini_and_says_what_the_trained_model
     names = {path.name for path in folder.iterdir()}
     assert {"adapter_config.json", "adapter_model.safetensors", "tower.safetensors"} <= names
     assert not [name for name in names if name.endswith((".bin", ".pt", ".pkl"))]
+    for path in folder.iterdir():  # where the base lay is nobody else's business
+        assert str(tmp_path).encode() not in path.read_bytes(), path.name
     adapter = load_file(folder / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in adapter.values()} == {torch.float16}
     assert any("multi_modal_projector" in name for name in adapter)
