@@ -14,10 +14,10 @@ from slidekick.grounding.segmentor import CARD, CONFIG, MODEL, Segmentor
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 CARD_CONCEPTS = [
-    Concept("nucleus", "object", ("nuclei",), 0.5, 1.0, 0.0),
-    Concept("lymphocyte", "object", (), 0.5, 1.0, 0.0),
-    Concept("gland", "object", ("crypt",), 1.0, 0.6, 0.0),
-    Concept("tumour", "region", ("cancer",), 1.0, 0.6, 0.0),
+    Concept("nucleus", "object", ("nuclei",), 0.5, 1.0, presence_threshold=0.0),
+    Concept("lymphocyte", "object", (), 0.5, 1.0, presence_threshold=0.0),
+    Concept("gland", "object", ("crypt",), 1.0, 0.6, presence_threshold=0.0),
+    Concept("tumour", "region", ("cancer",), 1.0, 0.6, presence_threshold=0.0),
 ]
 
 
@@ -150,7 +150,7 @@ def test_whatever_the_windows_and_the_scale_a_mask_lies_on_what_was_drawn(size, 
     h, w = rng.integers(24, 100, 2).clip(max=size)
     y, x = rng.integers(0, size[0] - h + 1), rng.integers(0, size[1] - w + 1)
     image[y : y + h, x : x + w] = 255
-    always = Concept("nucleus", "object", (), 0.5, 1.0, 0.0)
+    always = Concept("nucleus", "object", (), 0.5, 1.0, presence_threshold=0.0)
     (finding,) = Segmentor(Bright(), Vocabulary([always])).segment(image, ["nucleus"], mpp=mpp)
     unsure = 5  # px of the picture: a mask cell at the coarsest scale tried, rounded to whole cells
     sure = np.zeros(size, bool)
@@ -166,7 +166,7 @@ def test_where_the_concept_is_judged_absent_nothing_is_marked():
     image = np.zeros((64, 64 * 6, 3), np.uint8)
     image[:, :40] = 255  # fills windows on the left
     image[:12, -14:] = 255  # a speck in the last window: less than a quarter of it
-    concept = Concept("nucleus", "object", (), 0.5, 1.0, 0.5)
+    concept = Concept("nucleus", "object", (), 0.5, 1.0, presence_threshold=0.5)
     (finding,) = Segmentor(Bright(), Vocabulary([concept])).segment(image, ["nucleus"])
     assert finding.mask[:, :36].all()
     assert not finding.mask[:, -20:].any()

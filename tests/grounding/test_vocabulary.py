@@ -11,7 +11,18 @@ from slidekick.grounding.train import load_config
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 CONFIG = Path(slidekick.grounding.vocabulary.__file__).parent / "configs" / "segmentor.yaml"
-NUCLEUS = Concept("nucleus", "object", ("nuclei", "cell nucleus"), 0.35, 1.0, 0.4, 120, 30, 0.81, ("monuseg", "gbm40"))
+NUCLEUS = Concept(
+    "nucleus",
+    "object",
+    ("nuclei", "cell nucleus"),
+    mpp=0.35,
+    zoom=1.0,
+    presence_threshold=0.4,
+    train=120,
+    test=30,
+    dice=0.81,
+    sets=("monuseg", "gbm40"),
+)
 VESSEL = Concept("blood vessel", "region", ("vessel", "artery"), 1.0, 0.6)
 
 
