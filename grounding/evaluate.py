@@ -135,6 +135,7 @@ def untrained_vocabulary(config: dict, items: Sequence[Item]) -> Vocabulary:
                 synonyms=tuple(entry["synonyms"]),
                 mpp=entry["mpp"],
                 zoom=entry["zoom"],
+                diameter_um=entry.get("diameter"),
                 presence_threshold=0.0,
                 train=len(labelled),
                 sets=tuple(sorted({source.item.set for source in labelled})),

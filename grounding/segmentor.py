@@ -29,6 +29,9 @@ MODEL, CONFIG, CARD = "model.safetensors", "config.json", "vocabulary.json"
 OVERLAP = 48  # px of a window shared with its neighbour: a nucleus and its surround at the working scale
 BATCH = 4  # windows encoded at once: more costs memory and gains nothing on two cores
 ZOOM_LIMITS = (0.05, 4.0)  # beyond these a picture holds too little, or nothing, of what the concept looks like
+ENOUGH_OBJECTS = 10  # for their median diameter to tell the scale
+SAME_SCALE = (0.7, 1.25)  # usual over seen diameter for which a second look gains nothing
+MAX_RATIO = 2.0  # between first and second look: beyond it the objects seen first are not to be trusted
 DRAWN = 0.5  # probability from which a pixel belongs to the concept
 
 
@@ -100,8 +103,9 @@ class Segmentor:
     ) -> list[Finding]:
         """Look for each of `concepts` (free words) in `image`; one Finding each, in order.
 
-        image: uint8 (H, W, 3) RGB. mpp: (x, y) µm per pixel of `image`, or None: then it is looked at as if taken
-        at the scale usual for the concept. Words outside the vocabulary give an empty, `known=False` finding.
+        image: uint8 (H, W, 3) RGB. mpp: (x, y) µm per pixel of `image`, or None: then it is looked at at the zoom
+        usual for the concept, and once more where the objects' size says that the scale is another.
+        Words outside the vocabulary give an empty, `known=False` finding.
         Raises InputError for an image of another shape or type, and for one string in place of a list.
         """
         if not isinstance(image, np.ndarray):
@@ -114,6 +118,9 @@ class Segmentor:
         canvases: dict[str, _Canvas] = {}
         for zoom, group in self._by_zoom(meant, mpp).items():
             canvases |= self._look(image, group, zoom)
+        for concept in {c.name: c for c in meant if c is not None and mpp is None and c.diameter_um}.values():
+            if (zoom := _better_zoom(concept, canvases[concept.name])) != concept.zoom:
+                canvases |= self._look(image, [concept], zoom)
         return [
             self._finding(words, concept, canvases, image.shape[:2])
             for words, concept in zip(concepts, meant, strict=True)
@@ -172,6 +179,22 @@ class Segmentor:
             mask = instances > 0
         score = float(drawn[mask].mean()) if mask.any() else 0.0
         return Finding(concept.name, mask, score, canvas.presence, instances, True, words, None)
+
+
+def _better_zoom(concept: Concept, canvas: _Canvas) -> float:
+    """Zoom at which objects seen at the concept's usual zoom would have their usual size, where that is far off.
+
+    For pictures of unknown scale: the size of the objects themselves tells it, as in Cellpose (Stringer et al. 2021).
+    """
+    objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior)
+    areas = np.bincount(objects.ravel())[1:] * MASK_STRIDE**2
+    if len(areas) < ENOUGH_OBJECTS:
+        return concept.zoom
+    seen = float(np.median(2 * np.sqrt(areas / np.pi)))
+    ratio = concept.diameter_um / concept.mpp / seen
+    if SAME_SCALE[0] <= ratio <= SAME_SCALE[1]:
+        return concept.zoom
+    return concept.zoom * float(np.clip(ratio, 1 / MAX_RATIO, MAX_RATIO))
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -18,7 +18,8 @@ class Concept:
     """One entry of the card.
 
     kind: "object" (counted) or "region". mpp: µm per window pixel at which it is looked at; zoom: window pixels per
-    picture pixel where the picture's scale is unknown. presence_threshold: probability from which it counts as
+    picture pixel where the picture's scale is unknown. diameter_um: usual diameter of the objects, where it is narrow
+    enough to tell an unknown scale. presence_threshold: probability from which it counts as
     there, chosen on validation pictures. train: labelled pictures seen. dice: mean on held-out pictures that hold it.
     """
 
@@ -27,6 +28,7 @@ class Concept:
     synonyms: tuple[str, ...]
     mpp: float
     zoom: float
+    diameter_um: float | None = None
     presence_threshold: float = 0.5
     train: int = 0
     test: int = 0

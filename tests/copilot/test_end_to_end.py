@@ -19,9 +19,9 @@ pytestmark = pytest.mark.skipif(
     reason="NO WEIGHTS: mini and the segmentor were not tested end to end; train them",
 )
 
-# Counted by eye on twelve enlarged fields of the picture: 326 nuclei, of which some thirty are faint, out of focus
+# Counted twice by eye on enlarged fields of the picture: 318 and 326 nuclei, of which some thirty are faint, out of focus
 # or cut by the picture's edge.
-HAND_COUNT = 326
+HAND_COUNT = 322
 TOLERANCE = 0.25
 
 
