@@ -1,0 +1,127 @@
+"""Figures of this machine: warm seconds and peak memory of `ask` and `segment`, and the size of the installation.
+
+Each is measured in a process of its own, so that one's memory is not the other's. They are figures to report, not
+limits to hold; those are in smoke.py. `python -m slidekick.apps.bench.figures [--json]`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+from slidekick.apps.bench.smoke import demo_picture, machine, seconds
+
+REPEATS = 5  # warm runs; their median is told
+QUESTION = "How many nuclei are there?"
+ASK_SIDE, SEGMENT_SIDE = 512, 1024  # px
+PACKAGES = ("slidekick", "torch", "transformers")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print; 2 where something could not be measured."""
+    parser = argparse.ArgumentParser(prog="slidekick.apps.bench.figures", description="Measure time, memory and size.")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    parser.add_argument("--only", choices=TASKS, help=argparse.SUPPRESS)  # how the child processes are called
+    args = parser.parse_args(arguments)
+    if args.only:
+        return measure_here(args.only)
+    results = {}
+    for task in TASKS:
+        done = subprocess.run([sys.executable, "-m", __spec__.name, "--only", task], stdout=subprocess.PIPE, text=True)
+        if done.returncode:
+            return 2  # the child has told why on stderr
+        results[task] = json.loads(done.stdout)
+    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    facts = {"figures": results, "installation_mb": installation_mb(), "versions": versions, "machine": machine()}
+    print(json.dumps(facts, indent=2) if args.json else as_text(facts))
+    return 0
+
+
+def measure_here(task: str) -> int:
+    """Measure one task in this process and print it as JSON."""
+    from slidekick.data.errors import SlidekickError
+
+    try:
+        made: list[Callable[[], object]] = []
+        load_s = seconds(lambda: made.append(TASKS[task]()))
+        first_s = seconds(made[0])
+        warm = [seconds(made[0]) for _ in range(REPEATS)]
+    except SlidekickError as error:
+        print(f"slidekick: {error}", file=sys.stderr)
+        return 2
+    facts = {"load_s": load_s, "first_s": first_s, "warm_s": statistics.median(warm), "peak_mb": peak_mb()}
+    print(json.dumps({name: round(value, 3) for name, value in facts.items()}))
+    return 0
+
+
+def asking() -> Callable[[], object]:
+    """One question that needs a tool, about a picture of 512 x 512 px; nothing is remembered between calls."""
+    from transformers.utils import logging
+
+    from slidekick.copilot import Copilot
+    from slidekick.data import Region, Roi
+
+    logging.set_verbosity_error()
+    copilot = Copilot.from_pretrained()
+    roi = Roi(demo_picture(ASK_SIDE), None, Region(0, 0, ASK_SIDE, ASK_SIDE), "sample")
+    return lambda: copilot.ask(roi, QUESTION)
+
+
+def segmenting() -> Callable[[], object]:
+    """One concept in a picture of 1024 x 1024 px, at the scale at which the segmentor looks at it."""
+    from slidekick.grounding import Segmentor
+
+    segmentor, image = Segmentor.from_pretrained(), demo_picture(SEGMENT_SIDE)
+    mpp = segmentor.vocabulary.concepts["nucleus"].mpp
+    return lambda: segmentor.segment(image, ["nucleus"], mpp=(mpp, mpp))
+
+
+TASKS = {"ask": asking, "segment": segmenting}
+
+
+def peak_mb() -> float:
+    """The most memory that this process has held, in MB of 10^6 bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux; getrusage there may tell the parent's peak, which exec hands down
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+        return int(line.split()[1]) * 1024 / 1e6
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6  # macOS counts bytes
+
+
+def installation_mb() -> float:
+    """Size of all installed packages in MB of 10^6 bytes; files linked twice count once."""
+    sizes = {}
+    for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for root, _, files in os.walk(folder):
+            for name in files:
+                stat = (Path(root) / name).lstat()
+                sizes[stat.st_dev, stat.st_ino] = stat.st_size
+    return round(sum(sizes.values()) / 1e6, 1)
+
+
+def as_text(facts: dict) -> str:
+    """The figures for people."""
+    sides = {"ask": f"{ASK_SIDE} px", "segment": f"{SEGMENT_SIDE} px"}
+    lines = [
+        f"{task:<8} {sides[task]:<8} load {f['load_s']:.1f} s, first {f['first_s']:.2f} s, "
+        f"warm {f['warm_s']:.2f} s (median of {REPEATS}), peak memory {f['peak_mb']:,.0f} MB"
+        for task, f in facts["figures"].items()
+    ]
+    lines.append(f"packages {facts['installation_mb']:,.0f} MB installed")
+    lines.append(", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
+    return "\n".join([*lines, facts["machine"]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
