@@ -21,7 +21,7 @@ def grow_instances(mask: np.ndarray, interior: np.ndarray) -> np.ndarray:
     if not mask.any():
         return np.zeros(mask.shape, np.int32)
     interior = cv2.GaussianBlur(interior, (0, 0), SMOOTH)
-    seeds, number = find_seeds(mask, interior)
+    seeds, number = ndimage.label((interior > SEED) & mask)
     pieces, _ = ndimage.label(mask)
     seeded = np.unique(pieces[seeds > 0])
     lonely = mask & ~np.isin(pieces, seeded)
@@ -29,11 +29,6 @@ def grow_instances(mask: np.ndarray, interior: np.ndarray) -> np.ndarray:
     seeds[lonely] = extra[lonely] + number
     grown = watershed(-interior, seeds, mask=mask)
     return _renumber(grown, MIN_AREA)
-
-
-def find_seeds(mask: np.ndarray, smoothed: np.ndarray) -> tuple[np.ndarray, int]:
-    """Connected pieces of the smoothed interior above `SEED` inside the mask: int32 labels (H, W), and how many."""
-    return ndimage.label((smoothed > SEED) & mask)
 
 
 def label_at_full_size(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from slidekick.grounding.instances import MIN_AREA, SMOOTH, find_seeds, grow_instances, label_at_full_size
+from slidekick.grounding.instances import MIN_AREA, grow_instances, label_at_full_size
 from slidekick.grounding.windows import interior_map
 
 SEEDS = st.integers(0, 2**32 - 1)
