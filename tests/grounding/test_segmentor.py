@@ -162,6 +162,41 @@ def test_whatever_the_windows_and_the_scale_a_mask_lies_on_what_was_drawn(size, 
     assert finding.instances.max() == 1
 
 
+def discs(diameter: int, number: int) -> np.ndarray:
+    """Bright discs on black, one in each 48-px square of a 192-px picture, from the upper left on."""
+    image = np.zeros((192, 192, 3), np.uint8)
+    for index in range(number):
+        centre = (24 + 48 * (index % 4), 24 + 48 * (index // 4))
+        cv2.circle(image, centre, diameter // 2, (255, 255, 255), -1)
+    return image
+
+
+@pytest.mark.parametrize(
+    ("diameter", "number", "mpp", "zooms"),
+    [
+        (32, 12, None, (1.0, 0.5)),  # twice the usual 16 px: seen from too near
+        (9, 16, None, (1.0, 2.0)),  # half of it and less, in mask cells
+        (16, 12, None, (1.0,)),  # as usual
+        (32, 6, None, (1.0,)),  # too few to tell
+        (32, 12, (0.5, 0.5), (1.0,)),  # the scale is known
+    ],
+)
+def test_objects_of_unusual_size_in_a_picture_without_a_scale_are_looked_at_again(diameter, number, mpp, zooms):
+    image = discs(diameter, number)
+    concept = Concept("nucleus", "object", (), mpp=0.5, zoom=1.0, diameter_um=8.0, presence_threshold=0.0)
+    model = Bright()
+    (finding,) = Segmentor(model, Vocabulary([concept])).segment(image, ["nucleus"], mpp=mpp)
+    windows = []
+    for zoom in zooms:
+        once = Bright()
+        Segmentor(once, Vocabulary([concept])).segment(image, ["nucleus"], mpp=(0.5 * zoom, 0.5 * zoom))
+        windows.append(once.windows)
+    assert model.windows == pytest.approx(sum(windows), abs=sum(windows[1:]) / 3)  # the second zoom is measured
+    assert finding.instances.max() == number
+    truth = image[..., 0] > 0
+    assert 2 * (finding.mask & truth).sum() / (finding.mask.sum() + truth.sum()) > 0.9
+
+
 def test_where_the_concept_is_judged_absent_nothing_is_marked():
     image = np.zeros((64, 64 * 6, 3), np.uint8)
     image[:, :40] = 255  # fills windows on the left
