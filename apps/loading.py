@@ -14,16 +14,26 @@ def load_copilot(model: str, segmentor: Path | None = None):
     """
     tell(f"loading {model} ...")
     begun = time.perf_counter()
-    from transformers.utils import logging
-
-    logging.set_verbosity_error()  # generation flags that the grammar decides are no news to people
-    logging.disable_progress_bar()
+    silence()
     from slidekick.copilot import Copilot
     from slidekick.grounding import Segmentor
 
     copilot = Copilot.from_pretrained(model, Segmentor.from_pretrained(segmentor))
     tell(f"loaded in {time.perf_counter() - begun:.1f} s")
     return copilot
+
+
+def silence() -> None:
+    """Keep libraries' remarks off the user's screen: none of them is about the picture or the question."""
+    import logging
+    import warnings
+
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()  # generation flags that the grammar decides
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 4-bit kernels that no CPU model here uses
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
 
 
 def add_model(parser) -> None:

@@ -27,6 +27,7 @@ from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 
+READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 
 
@@ -153,6 +154,8 @@ class Copilot:
         warnings = [*draft.warnings, *reasons]
         if not turn.complete:
             warnings.append("the answer was cut at the length limit")
+        if any(claim.kind == "reading" for claim in claims):
+            warnings.append(READING)
         if draft.box.roi.mpp is None and any(item.kind == "area" for item in draft.evidence):
             warnings.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
         return Answer(

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.skipif(
     reason="NO WEIGHTS: mini and the segmentor were not tested end to end; train them",
 )
 
-# Counted twice by eye on enlarged fields of the picture: 318 and 326 nuclei, of which some thirty are faint, out of focus
+# Counted twice by eye on enlarged fields of the picture: 318 and 326 nuclei, of which some thirty are faint, blurred
 # or cut by the picture's edge.
 HAND_COUNT = 322
 TOLERANCE = 0.25

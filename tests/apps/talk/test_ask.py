@@ -95,7 +95,7 @@ def test_the_report_can_be_json_on_stdout(picture, capsys):
     assert [fact["measurement"]["concept"] for fact in report["facts"]] == ["nucleus"]
 
 
-def test_the_demo_writes_three_answers_a_report_and_two_overlays(tmp_path, capsys, monkeypatch, picture):
+def test_the_demo_writes_its_answers_a_report_and_an_overlay(tmp_path, capsys, monkeypatch, picture):
     monkeypatch.setattr("slidekick.data.samples.sample", lambda name: picture)
     out = tmp_path / "demo"
     assert main(["demo", "--out", str(out)]) == 0
@@ -104,16 +104,16 @@ def test_the_demo_writes_three_answers_a_report_and_two_overlays(tmp_path, capsy
         "answer-1.json",
         "answer-2.json",
         "answer-3.json",
+        "answer-4.json",
         "findings.geojson",
-        "ihc-overlay.png",
         "overlay.png",
         "report.html",
         "report.json",
     }
-    answers = [json.loads((out / f"answer-{i}.json").read_text()) for i in (1, 2, 3)]
+    answers = [json.loads((out / f"answer-{i}.json").read_text()) for i in (1, 2, 3, 4)]
     for answer in answers:
         jsonschema.validate(answer, SCHEMA)
-    assert [answer["short"] for answer in answers] == ["The picture shows colon", "2", "no"]
+    assert [answer["short"] for answer in answers] == ["The picture shows colon", "2", "no", "The picture shows colon"]
     printed = capsys.readouterr().out
     assert str(out / "report.html") in printed
     assert "StarDist" in printed
