@@ -186,9 +186,7 @@ def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None 
     return Slide(reader, path.name, stated or reader.mpp)
 
 
-def read_roi(
-    path: str | os.PathLike, region: tuple[int, int, int, int] | None = None, mpp: float | None = None
-) -> Roi:
+def read_roi(path: str | os.PathLike, region: tuple[int, int, int, int] | None = None, mpp: float | None = None) -> Roi:
     """Pixels of a file, for a command: `region` as x, y, width, height at level 0, or the whole picture.
 
     Where the file has a scale, `mpp` is the scale to read at; where it has none, `mpp` states it and level-0
