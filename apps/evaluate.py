@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import argparse
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
+from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
 
 
@@ -44,6 +46,8 @@ def _versions() -> dict[str, str]:
 
 
 def _answers(args: argparse.Namespace) -> dict:
+    if find_spec("sklearn") is None:
+        raise InputError("scikit-learn is not installed; pip install 'slidekick[train]' brings it")
     from slidekick.apps.loading import load_copilot
     from slidekick.rl.evaluate import evaluate_answers
 
