@@ -63,9 +63,10 @@ def weights() -> dict[str, bool]:
     """Which weights are there: ours come with the package, the base is fetched on first use."""
     import slidekick.copilot
     import slidekick.grounding
+    from slidekick.copilot.base import base_path
 
     return {
-        "base": any((cache_dir() / "base").glob("mini-*/model.safetensors")),
+        "base": (base_path() / "model.safetensors").is_file(),
         "mini": any(Path(slidekick.copilot.__file__).parent.glob("weights/**/*.safetensors")),
         "segmentor": any(Path(slidekick.grounding.__file__).parent.glob("weights/**/*.safetensors")),
     }

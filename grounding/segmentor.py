@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import cv2
@@ -20,14 +21,14 @@ from slidekick.data.files import write_atomic
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.instances import grow_instances, label_at_full_size
 from slidekick.grounding.model import MASK_STRIDE, SegmentorConfig, SegmentorModel
-from slidekick.grounding.tower import MEAN, STD
+from slidekick.grounding.tower import float16_bytes, to_tensor
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL, CONFIG, CARD = "model.safetensors", "config.json", "vocabulary.json"
 
 OVERLAP = 48  # px of a window shared with its neighbour: a nucleus and its surround at the working scale
-BATCH = 4  # windows encoded at once: more costs memory and gains nothing on two cores
+BATCH = 4  # windows encoded at once: enough to fill two cores, with little memory
 ZOOM_LIMITS = (0.05, 4.0)  # beyond these a picture holds too little, or nothing, of what the concept looks like
 ENOUGH_OBJECTS = 10  # for their median diameter to tell the scale
 SAME_SCALE = (0.7, 1.25)  # usual over seen diameter for which a second look gains nothing
@@ -43,6 +44,11 @@ class _Canvas:
     interior: np.ndarray
     weight: np.ndarray
     presence: float = 0.0
+
+    @cached_property
+    def objects(self) -> np.ndarray:
+        """Labels of the objects, int32 at the mask's resolution; asked for once the sums have become means."""
+        return grow_instances(self.drawn >= DRAWN, self.interior)
 
     @classmethod
     def empty(cls, height: int, width: int) -> _Canvas:
@@ -88,15 +94,9 @@ class Segmentor:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json, vocabulary.json and model.safetensors (float16), each atomically."""
-        from safetensors.torch import save
-
-        state = {
-            name: (t.half() if t.dtype.is_floating_point else t).contiguous()
-            for name, t in self.model.state_dict().items()
-        }
         write_atomic(Path(folder) / CONFIG, json.dumps(self.model.config.to_dict(), indent=1))
         write_atomic(Path(folder) / CARD, self.vocabulary.dumps())
-        write_atomic(Path(folder) / MODEL, save(state, metadata={"format": "pt"}))
+        write_atomic(Path(folder) / MODEL, float16_bytes(self.model.state_dict()))
 
     def segment(
         self, image: np.ndarray, concepts: Sequence[str], *, mpp: tuple[float, float] | None = None
@@ -156,8 +156,7 @@ class Segmentor:
     @torch.inference_mode()
     def _windows(self, windows: np.ndarray, concepts: list[Concept]):
         """Per window, per concept: probability (h, w), interior (h, w), presence."""
-        pixels = (torch.from_numpy(windows).permute(0, 3, 1, 2).float() / 255 - MEAN[0]) / STD[0]
-        for embedding in self.model.encode(pixels.contiguous(memory_format=torch.channels_last)):
+        for embedding in self.model.encode(to_tensor(windows).contiguous(memory_format=torch.channels_last)):
             masks, interiors, present = self.model.decode(embedding, [c.name for c in concepts])
             yield list(
                 zip(masks.sigmoid().numpy(), interiors.sigmoid().numpy(), present.sigmoid().tolist(), strict=True)
@@ -174,8 +173,7 @@ class Segmentor:
         mask = drawn >= DRAWN
         instances = None
         if concept.kind == "object":
-            small = grow_instances(canvas.drawn >= DRAWN, canvas.interior)
-            instances = label_at_full_size(small, mask)
+            instances = label_at_full_size(canvas.objects, mask)
             mask = instances > 0
         score = float(drawn[mask].mean()) if mask.any() else 0.0
         return Finding(concept.name, mask, score, canvas.presence, instances, True, words, None)
@@ -186,8 +184,7 @@ def _better_zoom(concept: Concept, canvas: _Canvas) -> float:
 
     For pictures of unknown scale: the size of the objects themselves tells it, as in Cellpose (Stringer et al. 2021).
     """
-    objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior)
-    areas = np.bincount(objects.ravel())[1:] * MASK_STRIDE**2
+    areas = np.bincount(canvas.objects.ravel())[1:] * MASK_STRIDE**2
     if len(areas) < ENOUGH_OBJECTS:
         return concept.zoom
     seen = float(np.median(2 * np.sqrt(areas / np.pi)))

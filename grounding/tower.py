@@ -40,6 +40,23 @@ def imagenet_state() -> dict:
     return load_file(imagenet_tower_file())
 
 
+def to_tensor(pixels):
+    """uint8 array (..., H, W, 3) -> float32 tensor (..., 3, H, W) in −1…1, as the tower expects it."""
+    import numpy as np
+    import torch
+
+    scaled = (torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255 - MEAN[0]) / STD[0]
+    return scaled.movedim(-1, -3)
+
+
+def float16_bytes(state: dict) -> bytes:
+    """A state dict as safetensors, floating tensors halved: how trained weights are kept."""
+    from safetensors.torch import save
+
+    half = {name: (t.half() if t.dtype.is_floating_point else t).contiguous() for name, t in state.items()}
+    return save(half, metadata={"format": "pt"})
+
+
 def _convert(checkpoint: Path, target: Path) -> None:
     import timm
     import torch

@@ -23,7 +23,7 @@ from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import load_items
 from slidekick.grounding.model import SegmentorConfig, SegmentorModel
-from slidekick.grounding.tower import MEAN, STD, imagenet_state
+from slidekick.grounding.tower import imagenet_state, to_tensor
 from slidekick.grounding.windows import (
     Source,
     Truth,
@@ -86,12 +86,6 @@ class Sampler:
     def _phrase(self, name: str, rng: np.random.Generator) -> str:
         words = [name, *self.concepts[name]["synonyms"]]
         return words[rng.integers(len(words))] if rng.random() < 0.5 else name
-
-
-def to_tensor(pixels: np.ndarray) -> torch.Tensor:
-    """uint8 (..., H, W, 3) -> float32 (..., 3, H, W) as the tower expects it."""
-    scaled = (torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255 - MEAN[0]) / STD[0]
-    return scaled.movedim(-1, -3)
 
 
 def prompt_loss(masks, interiors, present, truths: list[Truth]) -> tuple[torch.Tensor, dict[str, float]]:

