@@ -1,52 +1,85 @@
-"""The segmentor's network: compact pyramid encoder, SAM's prompt encoder and mask decoder, text tokens, presence.
+"""The segmentor's network: an image encoder, SAM's prompt encoder and mask decoder, words as prompts, presence.
 
-Follows Kirillov et al., "Segment Anything" (2023): an image is embedded once, prompts are cheap. Text enters as
-sparse prompt tokens. Two mask tokens are used: the first draws the concept, the second the interior of its objects
-(distance to the outline, 1 in the middle), from which instances are grown. No files, no pixels in uint8 here.
+Follows Kirillov et al., "Segment Anything" (2023): a picture is embedded once, prompts are cheap. Words, points and
+boxes all enter as sparse prompt tokens, a former mask as a dense one. Ours draws two masks a prompt: the concept, and
+the interior of its objects (distance to the outline, 1 in the middle), from which instances are grown. Fine image
+features join while the mask is drawn, as in SAM 2 (Ravi et al. 2024). Official SAM checkpoints load into the same
+class (`SegmentorConfig(encoder="vit_b")`); they know points and boxes, no words. No files, no uint8 pixels here.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import partial
+from typing import NamedTuple
 
 import timm
 import torch
-from segment_anything.modeling import MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
 from torch import nn
 from torch.nn import functional as F
 
-from slidekick.grounding.text import TextEncoder
+from slidekick.grounding.text import PHRASE_WIDTH
 from slidekick.grounding.tower import ARCHITECTURE
 
-EMBED_STRIDE = 8  # embedding cells are 8 px; SAM's decoder draws at a quarter of that: one logit a 2 px square
-MASK_STRIDE = 2
+PYRAMID = "pyramid"
+VITS = {  # width, depth, heads, layers with global attention: SAM's three sizes
+    "vit_b": (768, 12, 12, (2, 5, 8, 11)),
+    "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
+    "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
+}
+STRIDE = {PYRAMID: 8, "vit_b": 16, "vit_l": 16, "vit_h": 16}  # px of a cell of the embedding
+UPSCALING = 4  # SAM's decoder draws at a quarter of a cell
+MASK_STRIDE = STRIDE[PYRAMID] // UPSCALING
+NO_POINT, NEGATIVE, POSITIVE, CORNER_FIRST, CORNER_LAST = -1, 0, 1, 2, 3  # labels of point tokens, SAM's numbers
+TEXT_TOKENS = 2
 
 
 @dataclass(frozen=True)
 class SegmentorConfig:
-    """Sizes of the network. window: side of the square it sees at once, in px at the concept's working scale."""
+    """Sizes of the network.
 
+    encoder: "pyramid" (ours) or SAM's "vit_b", "vit_l", "vit_h". window: px over which positions are counted as 0–1
+    (1024 in SAM, whose encoder takes no other size; ours takes any multiple of 32). masks: masks a prompt.
+    """
+
+    encoder: str = PYRAMID
     window: int = 256
     width: int = 128
     heads: int = 4
     depth: int = 2
     mlp: int = 512
+    masks: int = 2
 
     def to_dict(self) -> dict:
         return asdict(self)
 
+    @classmethod
+    def sam(cls, encoder: str) -> SegmentorConfig:
+        """Sizes of an official SAM checkpoint."""
+        return cls(encoder, window=1024, width=256, heads=8, depth=2, mlp=2048, masks=4)
+
+
+class Features(NamedTuple):
+    """What is known of B pictures before any prompt: embedding (B, D, h, w); fine (B, D/4, 2h, 2w) and finest
+    (B, D/8, 4h, 4w) to be added while a mask is drawn, or None where the encoder has none."""
+
+    embedding: torch.Tensor
+    fine: torch.Tensor | None = None
+    finest: torch.Tensor | None = None
+
 
 class PyramidEncoder(nn.Module):
-    """EfficientNet-Lite0 levels at strides 4, 8, 16, 32 merged into one embedding at stride 8.
+    """EfficientNet-Lite0 levels at strides 4, 8, 16, 32 merged into one embedding at stride 8, and two fine levels.
 
-    The stride-4 level is folded by space-to-depth so that thin borders survive. forward: (B, 3, H, W) in −1…1 ->
-    (B, width, H/8, W/8).
+    The stride-4 level is also folded by space-to-depth into the embedding so that thin borders survive.
+    forward: (B, 3, H, W) in −1…1, H and W multiples of 32 -> Features.
     """
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.body = timm.create_model(ARCHITECTURE, features_only=True, pretrained=False, out_indices=(1, 2, 3, 4))
-        fine, *rest = self.body.feature_info.channels()
+        self.body = timm.create_model(ARCHITECTURE, features_only=True, pretrained=False)
+        finest, fine, *rest = self.body.feature_info.channels()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in (fine * 4, *rest))
         self.merge = nn.Sequential(
             nn.Conv2d(width, width, 3, padding=1),
@@ -54,19 +87,47 @@ class PyramidEncoder(nn.Module):
             nn.GELU(),
             nn.Conv2d(width, width, 3, padding=1),
         )
+        self.fine = _skip(fine, width // 4)
+        self.finest = _skip(finest, width // 8)
 
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        fine, *rest = self.body(pixels)
+    def forward(self, pixels: torch.Tensor) -> Features:
+        finest, fine, *rest = self.body(pixels)
         levels = [conv(level) for conv, level in zip(self.lateral, (F.pixel_unshuffle(fine, 2), *rest), strict=True)]
         size = levels[0].shape[-2:]
         total = sum((F.interpolate(level, size=size, mode="bilinear") for level in levels[2:]), levels[0] + levels[1])
-        return self.merge(total)
+        return Features(self.merge(total), self.fine(fine), self.finest(finest))
+
+
+def _skip(channels: int, width: int) -> nn.Sequential:
+    last = nn.Conv2d(width, width, 1)
+    nn.init.zeros_(last.weight)  # starts as no skip at all
+    nn.init.zeros_(last.bias)
+    return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GELU(), last)
+
+
+class FineMaskDecoder(MaskDecoder):
+    """SAM's mask decoder which, where fine features are given, adds them while it draws (SAM 2's skip connections)."""
+
+    def draw(
+        self, image: torch.Tensor, positions: torch.Tensor, sparse: torch.Tensor, features: Features
+    ) -> torch.Tensor:
+        """image (P, D, h, w), positions (1, D, h, w), sparse (P, N, D) -> mask logits (P, masks, 4h, 4w)."""
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], 1)
+        states, cells = self.transformer(image, positions.expand(image.shape[0], -1, -1, -1), tokens)
+        cells = cells.transpose(1, 2).view(image.shape)
+        first, norm, act, second, last_act = self.output_upscaling
+        drawn = first(cells) if features.fine is None else first(cells) + features.fine
+        drawn = second(act(norm(drawn)))
+        drawn = last_act(drawn if features.finest is None else drawn + features.finest)
+        weights = [mlp(states[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
+        return torch.einsum("pmc,pchw->pmhw", torch.stack(weights, 1), drawn)
 
 
 class PresenceHead(nn.Module):
-    """Is the concept in the window at all? Text attends to the embedding; the drawn mask's strongest logits join in.
+    """Is the concept in the picture at all? Text attends to the embedding; the drawn mask's strongest places join in.
 
-    forward: embedding (D, h, w), text (P, D), mask logits (P, H, W) -> logits (P,).
+    forward: embedding (P, D, h, w), text (P, D), mask logits (P, 4h, 4w) -> logits (P,).
     """
 
     def __init__(self, width: int) -> None:
@@ -75,45 +136,109 @@ class PresenceHead(nn.Module):
         self.score = nn.Sequential(nn.Linear(3 * width + 1, width), nn.GELU(), nn.Linear(width, 1))
 
     def forward(self, embedding: torch.Tensor, text: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
-        cells = embedding.flatten(1).T
-        weights = (self.query(text) @ cells.T / cells.shape[1] ** 0.5).softmax(1)
-        seen = weights @ cells
-        strongest = masks.detach().flatten(1).topk(64, dim=1).values.mean(1, keepdim=True)
+        cells = embedding.flatten(2)
+        weights = (self.query(text)[:, None] @ cells / cells.shape[1] ** 0.5).softmax(2)
+        seen = (weights @ cells.transpose(1, 2))[:, 0]
+        places = F.avg_pool2d(masks.detach()[:, None], UPSCALING).flatten(1)  # a cell, so that no speck decides
+        strongest = places.topk(4, dim=1).values.mean(1, keepdim=True)
         return self.score(torch.cat([seen, seen * text, text, strongest], 1)).squeeze(1)
 
 
-class SegmentorModel(nn.Module):
-    """All parts together.
+class TextTokens(nn.Module):
+    """Phrase embeddings to prompt tokens: (P, PHRASE_WIDTH) -> (P, TEXT_TOKENS, D); a zero row means "no words"."""
 
-    encode(pixels (B, 3, W, W) in −1…1) -> embeddings (B, D, W/8, W/8);
-    decode(embedding (D, h, w), phrases) -> mask logits (P, W/2, W/2), interior logits (same), presence logits (P,).
-    """
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.project = nn.Sequential(
+            nn.Linear(PHRASE_WIDTH, 2 * width), nn.GELU(), nn.Linear(2 * width, TEXT_TOKENS * width)
+        )
+        self.no_text = nn.Parameter(torch.randn(TEXT_TOKENS, width) * 0.1)
+
+    def forward(self, phrases: torch.Tensor) -> torch.Tensor:
+        said = (phrases != 0).any(1)[:, None, None]
+        return torch.where(said, self.project(phrases).unflatten(1, (TEXT_TOKENS, -1)), self.no_text)
+
+
+class SegmentorModel(nn.Module):
+    """All parts together: `encode` a picture once, `decode` as many prompts as wanted."""
 
     def __init__(self, config: SegmentorConfig) -> None:
         super().__init__()
         self.config = config
-        width, grid = config.width, config.window // EMBED_STRIDE
-        self.encoder = PyramidEncoder(width)
-        self.text = TextEncoder(width)
+        self.stride = STRIDE[config.encoder]
+        width, grid = config.width, config.window // self.stride
         self.prompt_encoder = PromptEncoder(width, (grid, grid), (config.window, config.window), mask_in_chans=16)
-        self.mask_decoder = MaskDecoder(
+        self.mask_decoder = FineMaskDecoder(
             transformer_dim=width,
             transformer=TwoWayTransformer(config.depth, width, config.heads, config.mlp),
-            num_multimask_outputs=1,
+            num_multimask_outputs=config.masks - 1,
         )
-        self.presence = PresenceHead(width)
+        if config.encoder == PYRAMID:
+            self.encoder = PyramidEncoder(width)
+            self.text = TextTokens(width)
+            self.presence = PresenceHead(width)
+        else:
+            self.image_encoder = _vit(config)
 
-    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
-        return self.encoder(pixels)
+    @property
+    def knows_words(self) -> bool:
+        """Official SAM checkpoints take points and boxes only."""
+        return self.config.encoder == PYRAMID
 
-    def decode(self, embedding: torch.Tensor, phrases: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        tokens = self.text(phrases)
-        _, dense = self.prompt_encoder(points=None, boxes=None, masks=None)
-        masks, _ = self.mask_decoder.predict_masks(
-            image_embeddings=embedding[None],
-            image_pe=self.prompt_encoder.get_dense_pe(),
-            sparse_prompt_embeddings=tokens,
-            dense_prompt_embeddings=dense.expand(len(phrases), -1, -1, -1),
+    def encode(self, pixels: torch.Tensor) -> Features:
+        """pixels (B, 3, H, W) as the encoder expects them -> Features at `stride`."""
+        return self.encoder(pixels) if self.knows_words else Features(self.image_encoder(pixels))
+
+    def decode(
+        self,
+        features: Features,
+        phrases: torch.Tensor,
+        points: torch.Tensor | None = None,
+        labels: torch.Tensor | None = None,
+        former: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Masks of P prompts.
+
+        features: of one picture, or of one a prompt. phrases: (P, PHRASE_WIDTH), zero rows for no words.
+        points: (P, N, 2) x, y in px; labels: int64 (P, N), NO_POINT for filling, corners for a box.
+        former: mask logits to correct, (P, 4h, 4w). Returns mask logits (P, masks, 4h, 4w), presence logits (P,).
+        """
+        number = phrases.shape[0]
+        sparse = self.text(phrases) if self.knows_words else phrases.new_zeros(number, 0, self.config.width)
+        if points is not None:
+            sparse = torch.cat([sparse, self._point_tokens(points, labels)], 1)
+        if former is None:
+            dense = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
+        else:
+            dense = self.prompt_encoder.mask_downscaling(former[:, None])
+        image = features.embedding.expand(number, -1, -1, -1)
+        masks = self.mask_decoder.draw(image + dense, self._positions(image.shape[-2:]), sparse, features)
+        if not self.knows_words:
+            return masks, phrases.new_full((number,), 20.0)  # it draws what it is pointed at
+        return masks, self.presence(image, sparse[:, 0], masks[:, 0])
+
+    def _positions(self, size: tuple[int, int]) -> torch.Tensor:
+        """SAM's random Fourier positions of a grid of cells, counted over `window` px whatever the grid's size."""
+        matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
+        rows, columns = (
+            (torch.arange(length, device=matrix.device, dtype=matrix.dtype) + 0.5) * self.stride / self.config.window
+            for length in size
         )
-        present = self.presence(embedding, tokens[:, 0], masks[:, 0])
-        return masks[:, 0], masks[:, 1], present
+        grid = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)
+        return self.prompt_encoder.pe_layer._pe_encoding(grid).permute(2, 0, 1)[None]
+
+    def _point_tokens(self, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """SAM's point and corner tokens in one go: (P, N, 2), (P, N) -> (P, N, D)."""
+        encoder = self.prompt_encoder
+        kinds = torch.cat([encoder.not_a_point_embed.weight, *(kind.weight for kind in encoder.point_embeddings)])
+        positions = encoder.pe_layer._pe_encoding((points + 0.5) / self.config.window)
+        return positions * (labels != NO_POINT)[..., None] + kinds[labels + 1]
+
+
+def _vit(config: SegmentorConfig) -> ImageEncoderViT:
+    width, depth, heads, everywhere = VITS[config.encoder]
+    return ImageEncoderViT(
+        img_size=config.window, patch_size=16, in_chans=3, embed_dim=width, depth=depth, num_heads=heads, mlp_ratio=4,
+        out_chans=config.width, qkv_bias=True, norm_layer=partial(nn.LayerNorm, eps=1e-6), use_rel_pos=True,
+        rel_pos_zero_init=True, global_attn_indexes=everywhere, window_size=14,
+    )  # fmt: skip

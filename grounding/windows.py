@@ -1,134 +1,164 @@
-"""Training windows for the segmentor: which picture, which place, which zoom, which words, and the truth.
+"""Training windows for the segmentor: which picture, which place, which zoom, which words or clicks, and the truth.
 
-Every window follows from (seed, step, index) alone, so a resumed run sees what the first would have seen. Pictures
-are decoded once and kept. Knows files and labels; knows no network.
+Every window follows from (seed, step, index) alone, so a resumed run sees what the first would have seen. Knows
+files and labels; knows no network.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
 from scipy import ndimage
-from skimage.morphology import h_maxima
-from skimage.segmentation import watershed
 
 from slidekick.data.items import Item
-from slidekick.grounding.model import MASK_STRIDE
+from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
+from slidekick.grounding.model import MASK_STRIDE, NEGATIVE, POSITIVE
+from slidekick.grounding.prompts import Click, box_around, click_in, pick_object
 
 # Haematoxylin, eosin, residual as optical densities (Ruifrok & Johnston 2001), for stain jitter.
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 HED_INVERSE = np.linalg.inv(HED).astype(np.float32)
 
-
-NECK = 1.75  # px by which two middles must stand out over the neck between them to be two objects
-
-
-@dataclass(frozen=True)
-class Source:
-    """One picture and what is known of one concept in it. mode: "mask", "whole" (all of it) or "absent"."""
-
-    item: Item
-    mode: str
-    classes: tuple[int, ...] | None = None  # None: instance ids
-    components: bool = False  # each connected piece of the mask is one object
-    split: bool = False  # pieces are objects that may touch: parted at their necks
+LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
+FILLED = 0.7  # of a window's side that a picture must fill; the rest is mirrored
+SMALLEST_THERE = 12  # marked window px from which a concept is there
+TEXT, OBJECT, CLICKED = "text", "object", "clicked"  # kinds of prompts
 
 
 @dataclass(frozen=True)
-class Truth:
-    """What one prompt should give in one window.
+class Prompt:
+    """One prompt in one window and what it should give.
 
-    mask: float32 (w/2, w/2) 0–1. interior: float32, distance to the outline scaled to 1 in each object's middle, or
-    None where single objects are not labelled. present: the concept has pixels in the window.
+    phrase: words, or None where only points or a box are given. clicks: (x, y, label) in window px, a box as its two
+    corners. mask: float32 (w/2, w/2) 0–1. judged: float32, 1 where somebody judged. interior: float32, distance to
+    the outline scaled to 1 in each object's middle, or None where single objects are not labelled. present: the
+    concept has pixels in the window.
     """
 
-    phrase: str
+    phrase: str | None
+    clicks: list[Click]
     mask: np.ndarray
+    judged: np.ndarray
     interior: np.ndarray | None
     present: bool
 
 
-def concept_sources(entry: dict, items: Sequence[Item]) -> list[Source]:
-    """All pictures that say something about one concept of the configuration."""
-    found = []
-    for item in items:
-        classes = entry.get("masks", {}).get(item.set)
-        if classes is not None:
-            ids = None if classes == "instances" else tuple(classes)
-            joined, touching = (item.set in entry.get(key, ()) for key in ("components", "split"))
-            found.append(Source(item, "mask", ids, joined, touching))
-        elif item.label in entry.get("whole", {}).get(item.set, ()):
-            found.append(Source(item, "whole"))
-        absent = entry.get("absent", {}).get(item.set, ())
-        if absent == "all" or item.label in absent:
-            found = [source for source in found if source.item is not item]
-            found.append(Source(item, "absent"))
-    return found
+class Sampler:
+    """Draws balanced windows: concept by weight, then set, then picture; deterministic in (seed, step, index).
 
-
-@lru_cache(maxsize=4000)
-def pixels_of(path) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    return np.asarray(Image.open(path).convert("RGB"))
-
-
-@lru_cache(maxsize=4000)
-def _raw(path) -> np.ndarray:
-    return np.asarray(Image.open(path))
-
-
-def truth_of(source: Source) -> tuple[np.ndarray, np.ndarray | None]:
-    """Mask (bool H, W) and object ids (int32 H, W, or None where objects are not told apart)."""
-    height, width = pixels_of(source.item.image).shape[:2]
-    if source.mode != "mask":
-        mask = np.full((height, width), source.mode == "whole")
-        return mask, None
-    if source.classes is None:
-        ids = _raw(source.item.instances).astype(np.int32)
-        return ids > 0, ids
-    raw = _raw(source.item.mask)
-    mask = np.isin(raw, source.classes)
-    if source.item.instances:
-        return mask, _raw(source.item.instances).astype(np.int32) * mask
-    if source.split:
-        return mask, _parted(source.item.mask, source.classes)
-    return mask, ndimage.label(mask)[0].astype(np.int32) if source.components else None
-
-
-@lru_cache(maxsize=4000)
-def _parted(path, classes: tuple[int, ...]) -> np.ndarray:
-    """Object ids of a mask whose touching objects were merged, parted where they are narrow. int32 (H, W).
-
-    Watershed of the distance map from its maxima that stand out by `NECK` (h-maxima, Soille 1999); a stand-in for
-    outlines that the source lost, good enough to teach where middles are.
+    concepts: section `concepts` of a configuration. plan: its section `training`.
     """
-    mask = np.isin(_raw(path), classes)
-    distance = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 5)
-    seeds = ndimage.label(h_maxima(distance, NECK))[0]
-    return watershed(-distance, seeds, mask=mask).astype(np.int32)
+
+    def __init__(self, concepts: dict[str, dict], items: Sequence[Item], plan: dict) -> None:
+        self.concepts, self.plan = concepts, plan
+        self.by_item: dict[Path, dict[str, Triple]] = {}
+        self.pools: dict[tuple[str, bool], dict[str, list[Triple]]] = {}
+        for triple in triples(items, list(concepts)):
+            self.by_item.setdefault(triple.item.image, {})[triple.concept] = triple
+            there = triple.mode == "whole" or (triple.mode == "mask" and bool(truth(triple)[0].any()))
+            self.pools.setdefault((triple.concept, there), {}).setdefault(triple.item.set, []).append(triple)
+        self.names = [name for name in concepts if (name, True) in self.pools]
+        weights = np.array([concepts[name].get("weight", 1) for name in self.names], float)
+        self.weights = weights / weights.sum()
+
+    def side(self, step: int) -> int:
+        """Side of the windows of a step, px."""
+        sides = self.plan["sides"]
+        return int(np.random.default_rng([self.plan["seed"], step]).choice(list(sides), p=list(sides.values())))
+
+    def draw(self, step: int, index: int, side: int) -> tuple[np.ndarray, list[Prompt]]:
+        """uint8 (side, side, 3) and one to three prompts."""
+        rng = np.random.default_rng([self.plan["seed"], step, index])
+        triple = self._triple(rng, side)
+        jitter = self.concepts[triple.concept]["jitter"]
+        pixels, matrix = window(triple, side, jitter, rng)
+        asked = [triple]
+        others = [t for name, t in self.by_item[triple.item.image].items() if name != triple.concept]
+        if others:
+            number = min(len(others), 1 + (rng.random() < 0.3))
+            asked += [others[pick] for pick in rng.choice(len(others), number, replace=False)]
+        prompts = [self._prompt(one, matrix, side, rng) for one in asked]
+        return stain_jitter(pixels, rng), prompts
+
+    def _triple(self, rng: np.random.Generator, side: int) -> Triple:
+        """A picture for the next window, large enough for it where one is found soon."""
+        for _ in range(30):
+            name = self.names[rng.choice(len(self.names), p=self.weights)]
+            positive = rng.random() < self.plan["positive_share"] or (name, False) not in self.pools
+            by_set = self.pools[name, positive]
+            sizes = np.sqrt([min(len(rows), LARGE_SET) for rows in by_set.values()])
+            rows = list(by_set.values())[rng.choice(len(by_set), p=sizes / sizes.sum())]
+            triple = rows[rng.integers(len(rows))]
+            longest = max(pixels_of(triple.item.image).shape[:2])
+            if side == min(self.plan["sides"]) or longest * self.concepts[name]["jitter"][1] >= FILLED * side:
+                break
+        return triple
+
+    def _prompt(self, triple: Triple, matrix: np.ndarray, side: int, rng: np.random.Generator) -> Prompt:
+        mask, weight, ids, exact = _cut(triple, matrix, side)
+        phrase = self._phrase(triple.concept, rng)
+        present = bool(mask.sum() * MASK_STRIDE**2 >= SMALLEST_THERE)
+        kind = rng.choice([TEXT, OBJECT, CLICKED], p=self.plan["prompts"]) if present else TEXT
+        clicks: list[Click] = []
+        drawn = mask >= 0.5
+        if kind == OBJECT and (one := pick_object(drawn, ids, rng)) is not None:
+            clicks = (
+                box_around(one, MASK_STRIDE, rng)
+                if rng.random() < 0.6
+                else [click_in(one, POSITIVE, MASK_STRIDE, rng)]
+            )
+            phrase = phrase if rng.random() < 0.5 else None
+            mask, ids, exact = mask * one, one.astype(np.int32), True
+        elif kind == CLICKED and drawn.any():
+            clicks = [click_in(drawn, POSITIVE, MASK_STRIDE, rng) for _ in range(rng.integers(1, 3))]
+            if (~drawn).any() and rng.random() < 0.5:
+                clicks.append(click_in(~drawn, NEGATIVE, MASK_STRIDE, rng))
+        interior = interior_map(ids) if ids is not None and exact else None
+        if triple.mode == "absent":
+            interior = np.zeros(mask.shape, np.float32)
+        return Prompt(phrase, clicks, mask, weight, interior, present)
+
+    def _phrase(self, name: str, rng: np.random.Generator) -> str:
+        words = [name, *self.concepts[name]["synonyms"]]
+        return words[rng.integers(len(words))] if rng.random() < 0.5 else name
+
+
+def _cut(triple: Triple, matrix: np.ndarray, side: int):
+    """Truth of one triple in a window made by `window`, at the mask's resolution: share of each cell that is it,
+    which cells were judged, object ids or None, and whether ids are known at all."""
+    mask, ids = truth(triple)
+    size = side // MASK_STRIDE
+    drawn = warp(mask.astype(np.uint8), matrix, side, nearest=True).astype(np.float32)
+    small = cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA)
+    seen = judged(triple)
+    weight = np.ones((size, size), np.float32)
+    if seen is not None:
+        weight = warp(seen.astype(np.uint8), matrix, side, nearest=True)[::2, ::2].astype(np.float32)
+    if ids is not None:
+        ids = warp(ids.astype(np.float32), matrix, side, nearest=True)[::2, ::2].astype(np.int32)
+    return small, weight, ids, ids is not None
 
 
 def window(
-    source: Source, side: int, zoom_range: tuple[float, float], rng: np.random.Generator
+    triple: Triple, side: int, zoom_range: tuple[float, float], rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """A random square of `source`'s picture: uint8 (side, side, 3) and the 2×3 matrix that maps picture to window.
+    """A random square of the picture: uint8 (side, side, 3) and the 2×3 matrix that maps picture to window.
 
-    Rotated by quarter turns and mirrored; half of the windows of a mask source are centred on a marked pixel.
+    Rotated by quarter turns and mirrored; half of the windows of a drawn concept are centred on a marked pixel.
     """
-    pixels = pixels_of(source.item.image)
+    pixels = pixels_of(triple.item.image)
     height, width = pixels.shape[:2]
     low, high = zoom_range
     zoom = float(np.exp(rng.uniform(np.log(low), np.log(high))))
-    zoom = max(zoom, 0.8 * side / max(height, width))  # little room is left for mirrored filling
+    zoom = float(np.clip(FILLED * side / max(height, width), zoom, high))  # little is left to mirrored filling
     span = side / zoom
     centre = np.array([rng.uniform(*_reach(width, span)), rng.uniform(*_reach(height, span))])
-    if source.mode == "mask" and rng.random() < 0.5:
-        ys, xs = np.nonzero(truth_of(source)[0])
+    if triple.mode == "mask" and rng.random() < 0.5:
+        ys, xs = np.nonzero(truth(triple)[0])
         if len(ys):
             pick = rng.integers(len(ys))
             centre = np.array([xs[pick], ys[pick]]) + rng.uniform(-0.3, 0.3, 2) * span
@@ -150,20 +180,6 @@ def warp(array: np.ndarray, matrix: np.ndarray, side: int, nearest: bool = False
         array = cv2.GaussianBlur(array, (0, 0), 0.4 / zoom)
     flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
     return cv2.warpAffine(array, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
-
-
-def window_truth(source: Source, phrase: str, matrix: np.ndarray, side: int) -> Truth:
-    """The truth of one concept in a window made by `window`, at the decoder's resolution."""
-    mask, ids = truth_of(source)
-    size = side // MASK_STRIDE
-    drawn = warp(mask.astype(np.uint8), matrix, side, nearest=True).astype(np.float32)
-    small = cv2.resize(drawn, (size, size), interpolation=cv2.INTER_AREA)
-    interior = None
-    if ids is not None:
-        interior = interior_map(warp(ids.astype(np.float32), matrix, side, nearest=True)[::2, ::2].astype(np.int32))
-    elif source.mode == "absent":
-        interior = np.zeros((size, size), np.float32)
-    return Truth(phrase, small, interior, bool(drawn.sum() >= 12))
 
 
 def interior_map(ids: np.ndarray) -> np.ndarray:

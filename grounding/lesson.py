@@ -1,0 +1,133 @@
+"""What one training step asks of the network and how its answer is marked: prompts, corrections, losses.
+
+Masks are learnt with cross-entropy and Dice, object interiors with cross-entropy on a soft target, presence with
+cross-entropy on words that are there and words that are not. A share of the prompts is asked a second time with a
+click on what was wrong and the first mask as a start (SAM's interactive training, one round).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from slidekick.grounding.model import MASK_STRIDE, Features, SegmentorModel
+from slidekick.grounding.prompts import correcting_click, padded
+from slidekick.grounding.tower import to_tensor
+from slidekick.grounding.windows import Prompt
+
+DICE_SMOOTH = 16.0  # mask cells; keeps near-empty windows from dominating
+WEIGHTS = {"mask": 1.0, "dice": 0.7, "interior": 1.0, "presence": 0.3}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows and their prompts as tensors. index: window of each prompt. Targets as in `windows.Prompt`;
+    told: objects are told apart; asked: there are words, so presence is a fair question."""
+
+    pixels: torch.Tensor
+    index: torch.Tensor
+    phrases: torch.Tensor
+    clicks: list[list]
+    mask: torch.Tensor
+    judged: torch.Tensor
+    interior: torch.Tensor
+    told: torch.Tensor
+    present: torch.Tensor
+    asked: torch.Tensor
+
+
+def collate(drawn: list[tuple[np.ndarray, list[Prompt]]], embeddings: dict[str | None, np.ndarray]) -> Batch:
+    """Windows of one size, and the vectors of their phrases (None: no words)."""
+    prompts = [prompt for _, own in drawn for prompt in own]
+    blank = np.zeros_like(prompts[0].mask)
+    return Batch(
+        pixels=to_tensor(np.stack([pixels for pixels, _ in drawn])).contiguous(memory_format=torch.channels_last),
+        index=torch.tensor([window for window, (_, own) in enumerate(drawn) for _ in own]),
+        phrases=torch.from_numpy(np.stack([embeddings[prompt.phrase] for prompt in prompts])),
+        clicks=[prompt.clicks for prompt in prompts],
+        mask=torch.from_numpy(np.stack([prompt.mask for prompt in prompts])),
+        judged=torch.from_numpy(np.stack([prompt.judged for prompt in prompts])),
+        interior=torch.from_numpy(np.stack([blank if p.interior is None else p.interior for p in prompts])),
+        told=torch.tensor([prompt.interior is not None for prompt in prompts]),
+        present=torch.tensor([float(prompt.present) for prompt in prompts]),
+        asked=torch.tensor([prompt.phrase is not None and not prompt.clicks for prompt in prompts]),
+    )
+
+
+class Lesson(nn.Module):
+    """The network together with its losses, so that one call of one module is one step (as DDP wants it)."""
+
+    def __init__(self, model: SegmentorModel, corrected: float) -> None:
+        super().__init__()
+        self.model = model
+        self.corrected = corrected  # share of prompts that are asked again with a click
+
+    def forward(self, batch: Batch, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
+        """Loss and its parts."""
+        features = self.model.encode(batch.pixels)
+        masks, present = self.model.decode(_of(features, batch.index), batch.phrases, *_points(batch.clicks))
+        parts = _marks(masks, present, batch)
+        again, clicks = self._corrections(masks[:, 0].detach(), batch, rng)
+        if again:
+            pick = torch.tensor(again)
+            second, _ = self.model.decode(
+                _of(features, batch.index[pick]), batch.phrases[pick], *_points(clicks), former=masks[pick, 0].detach()
+            )
+            share = len(again) / len(batch.clicks)
+            parts["corrected"] = share * _drawing(second[:, 0], batch.mask[pick], batch.judged[pick])[1]
+            parts["mask"] = parts["mask"] + share * F.binary_cross_entropy_with_logits(second[:, 0], batch.mask[pick])
+            parts["interior"] = parts["interior"] + share * _interior(
+                second[:, 1], batch.interior[pick], batch.told[pick]
+            )
+        loss = sum(WEIGHTS.get(name, WEIGHTS["dice"]) * part for name, part in parts.items())
+        return loss, {name: float(part.detach()) for name, part in parts.items()}
+
+    def _corrections(self, logits: torch.Tensor, batch: Batch, rng) -> tuple[list[int], list[list]]:
+        again, clicks = [], []
+        for prompt in np.flatnonzero(rng.random(len(logits)) < self.corrected):
+            drawn, wanted = (logits[prompt] > 0).numpy(), (batch.mask[prompt] >= 0.5).numpy()
+            click = correcting_click(drawn, wanted, MASK_STRIDE, rng)
+            if click is not None:
+                again.append(int(prompt))
+                clicks.append([*batch.clicks[prompt], click])
+        return again, clicks
+
+
+def _of(features: Features, index: torch.Tensor) -> Features:
+    return Features(*(None if level is None else level[index] for level in features))
+
+
+def _points(clicks: list[list]) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    if not any(clicks):
+        return None, None
+    points, labels = padded(clicks)
+    return torch.from_numpy(points), torch.from_numpy(labels)
+
+
+def _marks(masks: torch.Tensor, present: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
+    bce, dice = _drawing(masks[:, 0], batch.mask, batch.judged)
+    seen = F.binary_cross_entropy_with_logits(present, batch.present, reduction="none")
+    return {
+        "mask": bce,
+        "dice": dice,
+        "interior": _interior(masks[:, 1], batch.interior, batch.told),
+        "presence": (seen * batch.asked).sum() / batch.asked.sum().clamp(min=1),
+    }
+
+
+def _drawing(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy and 1 − Dice over judged cells, means over prompts."""
+    bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * judged).mean()
+    drawn, target = logits.sigmoid() * judged, target * judged
+    overlap = 2 * (drawn * target).sum((1, 2)) + DICE_SMOOTH
+    return bce, 1 - (overlap / (drawn.sum((1, 2)) + target.sum((1, 2)) + DICE_SMOOTH)).mean()
+
+
+def _interior(logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    if not told.any():
+        return logits.sum() * 0
+    return F.binary_cross_entropy_with_logits(logits[told], target[told])
