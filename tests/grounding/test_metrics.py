@@ -77,7 +77,7 @@ def naive_panoptic(drawn: np.ndarray, true: np.ndarray) -> tuple[float, float, f
 
 
 def naive_jaccard(drawn: np.ndarray, true: np.ndarray) -> float:
-    """Algorithm 1 of Kumar et al. 2017, word for word; drawn objects in reading order."""
+    """Algorithm 1 of Kumar et al. 2017 as a loop over masks; drawn objects in reading order."""
     every = sorted(masks(drawn), key=lambda mask: int(mask.ravel().argmax()))
     shared = union = 0
     used = set()
