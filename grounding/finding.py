@@ -19,6 +19,7 @@ class Finding:
     known: False when the words are outside the vocabulary card.
     prompt: the user's words.
     nearest: the nearest known concept where `known` is False.
+    probability: float32 (H, W), calibrated probability that a pixel belongs to it; None where it was not kept.
     """
 
     concept: str
@@ -29,6 +30,7 @@ class Finding:
     known: bool = True
     prompt: str = ""
     nearest: str | None = None
+    probability: np.ndarray | None = None
 
     @property
     def found(self) -> bool:

@@ -14,8 +14,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from slidekick.grounding.model import MASK_STRIDE, Features, SegmentorModel
+from slidekick.grounding.model import Features, SegmentorModel
 from slidekick.grounding.prompts import correcting_click, padded
+from slidekick.grounding.sizes import MASK_STRIDE
 from slidekick.grounding.tower import to_tensor
 from slidekick.grounding.windows import Prompt
 

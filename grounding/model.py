@@ -9,7 +9,6 @@ class (`SegmentorConfig(encoder="vit_b")`); they know points and boxes, no words
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import NamedTuple
 
@@ -19,45 +18,11 @@ from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncode
 from torch import nn
 from torch.nn import functional as F
 
-from slidekick.grounding.text import PHRASE_WIDTH
-from slidekick.grounding.tower import ARCHITECTURE
+from slidekick.grounding.sizes import NO_POINT, PHRASE_WIDTH, PYRAMID, UPSCALING, VITS, SegmentorConfig
+from slidekick.grounding.tower import ARCHITECTURE, to_tensor
 
-PYRAMID = "pyramid"
-VITS = {  # width, depth, heads, layers with global attention: SAM's three sizes
-    "vit_b": (768, 12, 12, (2, 5, 8, 11)),
-    "vit_l": (1024, 24, 16, (5, 11, 17, 23)),
-    "vit_h": (1280, 32, 16, (7, 15, 23, 31)),
-}
-STRIDE = {PYRAMID: 8, "vit_b": 16, "vit_l": 16, "vit_h": 16}  # px of a cell of the embedding
-UPSCALING = 4  # SAM's decoder draws at a quarter of a cell
-MASK_STRIDE = STRIDE[PYRAMID] // UPSCALING
-NO_POINT, NEGATIVE, POSITIVE, CORNER_FIRST, CORNER_LAST = -1, 0, 1, 2, 3  # labels of point tokens, SAM's numbers
 TEXT_TOKENS = 2
-
-
-@dataclass(frozen=True)
-class SegmentorConfig:
-    """Sizes of the network.
-
-    encoder: "pyramid" (ours) or SAM's "vit_b", "vit_l", "vit_h". window: px over which positions are counted as 0–1
-    (1024 in SAM, whose encoder takes no other size; ours takes any multiple of 32). masks: masks a prompt.
-    """
-
-    encoder: str = PYRAMID
-    window: int = 256
-    width: int = 128
-    heads: int = 4
-    depth: int = 2
-    mlp: int = 512
-    masks: int = 2
-
-    def to_dict(self) -> dict:
-        return asdict(self)
-
-    @classmethod
-    def sam(cls, encoder: str) -> SegmentorConfig:
-        """Sizes of an official SAM checkpoint."""
-        return cls(encoder, window=1024, width=256, heads=8, depth=2, mlp=2048, masks=4)
+SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of 0–255 pixels, for SAM's own encoders
 
 
 class Features(NamedTuple):
@@ -165,8 +130,7 @@ class SegmentorModel(nn.Module):
     def __init__(self, config: SegmentorConfig) -> None:
         super().__init__()
         self.config = config
-        self.stride = STRIDE[config.encoder]
-        width, grid = config.width, config.window // self.stride
+        width, grid = config.width, config.window // config.stride
         self.prompt_encoder = PromptEncoder(width, (grid, grid), (config.window, config.window), mask_in_chans=16)
         self.mask_decoder = FineMaskDecoder(
             transformer_dim=width,
@@ -180,14 +144,9 @@ class SegmentorModel(nn.Module):
         else:
             self.image_encoder = _vit(config)
 
-    @property
-    def knows_words(self) -> bool:
-        """Official SAM checkpoints take points and boxes only."""
-        return self.config.encoder == PYRAMID
-
     def encode(self, pixels: torch.Tensor) -> Features:
-        """pixels (B, 3, H, W) as the encoder expects them -> Features at `stride`."""
-        return self.encoder(pixels) if self.knows_words else Features(self.image_encoder(pixels))
+        """pixels (B, 3, H, W) as the encoder expects them -> Features."""
+        return self.encoder(pixels) if self.config.knows_words else Features(self.image_encoder(pixels))
 
     def decode(
         self,
@@ -204,7 +163,7 @@ class SegmentorModel(nn.Module):
         former: mask logits to correct, (P, 4h, 4w). Returns mask logits (P, masks, 4h, 4w), presence logits (P,).
         """
         number = phrases.shape[0]
-        sparse = self.text(phrases) if self.knows_words else phrases.new_zeros(number, 0, self.config.width)
+        sparse = self.text(phrases) if self.config.knows_words else phrases.new_zeros(number, 0, self.config.width)
         if points is not None:
             sparse = torch.cat([sparse, self._point_tokens(points, labels)], 1)
         if former is None:
@@ -213,7 +172,7 @@ class SegmentorModel(nn.Module):
             dense = self.prompt_encoder.mask_downscaling(former[:, None])
         image = features.embedding.expand(number, -1, -1, -1)
         masks = self.mask_decoder.draw(image + dense, self._positions(image.shape[-2:]), sparse, features)
-        if not self.knows_words:
+        if not self.config.knows_words:
             return masks, phrases.new_full((number,), 20.0)  # it draws what it is pointed at
         return masks, self.presence(image, sparse[:, 0], masks[:, 0])
 
@@ -221,10 +180,13 @@ class SegmentorModel(nn.Module):
         """SAM's random Fourier positions of a grid of cells, counted over `window` px whatever the grid's size."""
         matrix = self.prompt_encoder.pe_layer.positional_encoding_gaussian_matrix
         rows, columns = (
-            (torch.arange(length, device=matrix.device, dtype=matrix.dtype) + 0.5) * self.stride / self.config.window
+            (torch.arange(length, device=matrix.device, dtype=matrix.dtype) + 0.5)
+            * self.config.stride
+            / self.config.window
             for length in size
         )
-        grid = torch.stack([columns.expand(len(rows), -1), rows[:, None].expand(-1, len(columns))], -1)
+        blank = rows[:, None] * 0 + columns * 0  # broadcasting, which graphs of any size can follow
+        grid = torch.stack([blank + columns, blank + rows[:, None]], -1)
         return self.prompt_encoder.pe_layer._pe_encoding(grid).permute(2, 0, 1)[None]
 
     def _point_tokens(self, points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -233,6 +195,14 @@ class SegmentorModel(nn.Module):
         kinds = torch.cat([encoder.not_a_point_embed.weight, *(kind.weight for kind in encoder.point_embeddings)])
         positions = encoder.pe_layer._pe_encoding((points + 0.5) / self.config.window)
         return positions * (labels != NO_POINT)[..., None] + kinds[labels + 1]
+
+
+def pixel_tensor(pixels: torch.Tensor, encoder: str) -> torch.Tensor:
+    """uint8 (B, H, W, 3), array or tensor -> float32 (B, 3, H, W) as the encoder expects it."""
+    if encoder == PYRAMID:
+        return to_tensor(pixels)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (SAM_MEAN, SAM_STD))
+    return (torch.as_tensor(pixels).movedim(-1, -3).float() - mean) / std
 
 
 def _vit(config: SegmentorConfig) -> ImageEncoderViT:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from slidekick.grounding.model import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_POINT, POSITIVE
+from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_POINT, POSITIVE
 
 BOX_NOISE = 0.1  # of a side, standard deviation; SAM's
 MAX_BOX_NOISE = 20.0  # px; SAM's

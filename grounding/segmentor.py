@@ -1,244 +1,255 @@
-"""The segmentor as a user meets it: words and a picture in, findings out. It trains nothing and measures nothing.
+"""The segmentor as a user meets it: words, points, boxes and a picture in, findings out. It trains nothing.
 
-A picture is looked at in overlapping windows at the concept's working scale; each window is encoded once, whatever
-the number of concepts. A window where the concept is judged absent adds nothing to its mask.
+A picture is looked at in overlapping tiles at the concepts' working scale; each tile is encoded once, whatever the
+number of concepts and questions. A tile where a concept is judged absent adds nothing to its mask.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.instances import grow_instances, label_at_full_size
-from slidekick.grounding.model import MASK_STRIDE, SegmentorConfig, SegmentorModel
-from slidekick.grounding.tower import float16_bytes, to_tensor
+from slidekick.grounding.pointing import NAMELESS, Clicks, checked_boxes, checked_points, outline_objects
+from slidekick.grounding.runtime import Maps, Network
+from slidekick.grounding.sizes import MASK_STRIDE, PHRASE_WIDTH
+from slidekick.grounding.tiles import Canvas, Tiling, rescale
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 WEIGHTS = Path(__file__).parent / "weights"
-MODEL, CONFIG, CARD = "model.safetensors", "config.json", "vocabulary.json"
+MODEL, CONFIG, CARD, PHRASES = "model.safetensors", "config.json", "vocabulary.json", "phrases.safetensors"
 
-OVERLAP = 48  # px of a window shared with its neighbour: a nucleus and its surround at the working scale
-BATCH = 4  # windows encoded at once: enough to fill two cores, with little memory
 ZOOM_LIMITS = (0.05, 4.0)  # beyond these a picture holds too little, or nothing, of what the concept looks like
 ENOUGH_OBJECTS = 10  # for their median diameter to tell the scale
 SAME_SCALE = (0.7, 1.25)  # usual over seen diameter for which a second look gains nothing
 MAX_RATIO = 2.0  # between first and second look: beyond it the objects seen first are not to be trusted
 DRAWN = 0.5  # probability from which a pixel belongs to the concept
-
-
-@dataclass
-class _Canvas:
-    """Sums over windows at the mask's resolution: probability, interior, weight; and presence per window."""
-
-    drawn: np.ndarray
-    interior: np.ndarray
-    weight: np.ndarray
-    presence: float = 0.0
-
-    @cached_property
-    def objects(self) -> np.ndarray:
-        """Labels of the objects, int32 at the mask's resolution; asked for once the sums have become means."""
-        return grow_instances(self.drawn >= DRAWN, self.interior)
-
-    @classmethod
-    def empty(cls, height: int, width: int) -> _Canvas:
-        return cls(*(np.zeros((height, width), np.float32) for _ in range(3)))
+THERE = 0.5  # probability from which a concept is in a tile
+KEPT_TILES = 9  # of the last picture, whose features are kept for further prompts: 13 MB each
+PROMPTS = 8  # decoded at once: more are no faster and take more memory
+MOST_CONCEPTS = 1000  # a picture has fewer; a list that long is a mistake
 
 
 class Segmentor:
-    """Text-prompted segmentation of one picture at a time.
+    """Text-, point- and box-prompted segmentation of one picture at a time.
 
-    model: the network, in eval mode. vocabulary: what it was taught.
+    network: runs the model (see `runtime.py`). vocabulary: what it was taught. weights: the file they came from.
     """
 
-    def __init__(self, model: SegmentorModel, vocabulary: Vocabulary) -> None:
-        self.model = model.eval()
+    def __init__(self, network: Network, vocabulary: Vocabulary, weights: Path | None = None) -> None:
+        self.network = network
         self.vocabulary = vocabulary
+        self.weights = weights
+        self._kept: tuple[bytes, dict[float, list[Maps]]] = (b"", {})
 
     @classmethod
-    def from_pretrained(cls, folder: str | Path | None = None) -> Segmentor:
+    def from_pretrained(cls, folder: str | Path | None = None, runtime: str = "openvino") -> Segmentor:
         """Load a folder written by `save_pretrained`; None: the weights that ship with Slidekick.
 
-        Raises InputError where the folder lacks a file or a file is not what it should be.
+        runtime: "openvino" (CPU) or "torch" (the reference). Raises InputError where the folder lacks a file or a
+        file is not what it should be, and for another runtime.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+        from slidekick.grounding.loading import load_segmentor
 
-        folder = Path(folder) if folder is not None else WEIGHTS
-        for name in (CONFIG, CARD, MODEL):
-            if not (folder / name).is_file():
-                raise InputError(f"{folder}: {name} is missing; give a folder written by `slidekick train segmentor`")
-        try:
-            config = SegmentorConfig(**json.loads((folder / CONFIG).read_text()))
-            model = SegmentorModel(config)
-            model.load_state_dict({name: t.float() for name, t in load_file(folder / MODEL).items()}, strict=True)
-            vocabulary = Vocabulary.load(folder / CARD)
-        except (
-            ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError,
-            AssertionError, ArithmeticError,  # how SAM's modules refuse sizes that do not divide
-        ) as error:  # fmt: skip
-            raise InputError(
-                f"{folder}: not a segmentor of this version ({type(error).__name__}); train it anew"
-            ) from error
-        return cls(model, vocabulary)
+        return load_segmentor(Path(folder) if folder is not None else WEIGHTS, runtime)
+
+    @classmethod
+    def from_sam(cls, checkpoint: str | Path) -> Segmentor:
+        """An official SAM checkpoint (ViT-B, -L or -H; `.pth` or safetensors) in this class.
+
+        It knows no words: points and boxes only. Raises InputError for a file that is none.
+        """
+        from slidekick.grounding.loading import load_sam
+
+        return load_sam(Path(checkpoint))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write config.json, vocabulary.json and model.safetensors (float16), each atomically."""
-        write_atomic(Path(folder) / CONFIG, json.dumps(self.model.config.to_dict(), indent=1))
-        write_atomic(Path(folder) / CARD, self.vocabulary.dumps())
-        write_atomic(Path(folder) / MODEL, float16_bytes(self.model.state_dict()))
+        """Write config.json, vocabulary.json, phrases.safetensors and model.safetensors (float16), each atomically."""
+        from slidekick.grounding.loading import vector_bytes, weight_bytes
+
+        folder = Path(folder)
+        write_atomic(folder / CONFIG, json.dumps(self.network.config.to_dict(), indent=1))
+        write_atomic(folder / CARD, self.vocabulary.dumps())
+        write_atomic(folder / PHRASES, vector_bytes(self.vocabulary.vectors))
+        write_atomic(folder / MODEL, weight_bytes(self.network, self.weights))
 
     def segment(
-        self, image: np.ndarray, concepts: Sequence[str], *, mpp: tuple[float, float] | None = None
+        self,
+        image: np.ndarray,
+        concepts: Sequence[str],
+        *,
+        mpp: tuple[float, float] | None = None,
+        points: Sequence[tuple[float, float, int]] | None = None,
+        boxes: Sequence[tuple[float, float, float, float]] | None = None,
     ) -> list[Finding]:
         """Look for each of `concepts` (free words) in `image`; one Finding each, in order.
 
         image: uint8 (H, W, 3) RGB. mpp: (x, y) µm per pixel of `image`, or None: then it is looked at at the zoom
         usual for the concept, and once more where the objects' size says that the scale is another.
-        Words outside the vocabulary give an empty, `known=False` finding.
-        Raises InputError for an image of another shape or type, and for one string in place of a list.
+        points: (x, y, label) in pixels of `image`, label 1 for "belongs to it", 0 for "does not": they correct what
+        the words alone would give. boxes: (x0, y0, x1, y1): each is outlined as one object, named by the words.
+        Without any concept, points mean one object and each box one; the finding is called "object".
+        Words outside the vocabulary give an empty, `known=False` finding that names the nearest known one.
+        Raises InputError for an image of another shape or type, one string in place of a list, no prompt at all,
+        points outside the picture and boxes that are inverted, empty or outside.
         """
-        if not isinstance(image, np.ndarray):
-            raise InputError(f"image is a {type(image).__name__}; give a NumPy array, uint8 (height, width, 3) RGB")
-        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
-            raise InputError(f"image is {image.dtype} {image.shape}; give uint8 (height, width, 3) RGB")
-        if isinstance(concepts, str):
-            raise InputError(f"concepts is one string; give a list, such as [{concepts!r}]")
-        meant = [self.vocabulary.find(words) for words in concepts]
-        canvases: dict[str, _Canvas] = {}
-        for zoom, group in self._by_zoom(meant, mpp).items():
-            canvases |= self._look(image, group, zoom)
-        for concept in {c.name: c for c in meant if c is not None and mpp is None and c.diameter_um}.values():
-            if (zoom := _better_zoom(concept, canvases[concept.name])) != concept.zoom:
-                canvases |= self._look(image, [concept], zoom)
+        _check(image, concepts)
+        clicks = checked_points(points, image.shape[:2])
+        frames = checked_boxes(boxes, image.shape[:2])
+        if not concepts and not clicks and not frames:
+            raise InputError("no prompt; give a concept, a point or a box")
+        meant = [self.vocabulary.find(words) for words in concepts] if self.network.config.knows_words else []
+        if not concepts or frames:
+            return self._outlined(image, list(concepts), meant, mpp, clicks, frames)
+        canvases = self._seen(image, meant, mpp, clicks)
         return [
             self._finding(words, concept, canvases, image.shape[:2])
-            for words, concept in zip(concepts, meant, strict=True)
+            for words, concept in zip(concepts, meant or [None] * len(concepts), strict=True)
         ]
+
+    def _seen(self, image: np.ndarray, meant: list[Concept | None], mpp, clicks: Clicks) -> dict[str, Canvas]:
+        canvases: dict[str, Canvas] = {}
+        for zoom, group in self._by_zoom(meant, mpp).items():
+            canvases |= self._look(image, group, zoom, clicks)
+        for concept in {c.name: c for c in meant if c is not None and mpp is None and c.diameter_um}.values():
+            if (zoom := _better_zoom(concept, canvases[concept.name])) != concept.zoom:
+                canvases |= self._look(image, [concept], zoom, clicks)
+        return canvases
 
     def _by_zoom(self, meant: list[Concept | None], mpp: tuple[float, float] | None) -> dict[float, list[Concept]]:
         groups: dict[float, list[Concept]] = {}
         for concept in dict.fromkeys(c for c in meant if c is not None):
-            zoom = concept.zoom if mpp is None else float(np.clip((mpp[0] * mpp[1]) ** 0.5 / concept.mpp, *ZOOM_LIMITS))
-            groups.setdefault(round(zoom, 3), []).append(concept)
+            groups.setdefault(round(zoom_for(concept, mpp), 3), []).append(concept)
         return groups
 
-    def _look(self, image: np.ndarray, concepts: list[Concept], zoom: float) -> dict[str, _Canvas]:
-        side = self.model.config.window
-        scaled = _rescale(image, zoom)
-        height, width = scaled.shape[:2]
-        starts = [(y, x) for y in _starts(height, side) for x in _starts(width, side)]
-        bottom, right = max(0, side - height), max(0, side - width)
-        padded = cv2.copyMakeBorder(scaled, 0, bottom, 0, right, cv2.BORDER_REFLECT)
-        size = [length // MASK_STRIDE for length in padded.shape[:2]]
-        canvases = {concept.name: _Canvas.empty(*size) for concept in concepts}
-        taper = _taper(side // MASK_STRIDE)
-        for first in range(0, len(starts), BATCH):
-            places = starts[first : first + BATCH]
-            windows = np.stack([padded[y : y + side, x : x + side] for y, x in places])
-            for place, outputs in zip(places, self._windows(windows, concepts), strict=True):
-                for concept, (drawn, interior, presence) in zip(concepts, outputs, strict=True):
-                    _add(canvases[concept.name], concept, place, drawn, interior, presence, taper)
-        for canvas in canvases.values():
-            _crop(canvas, -(-height // MASK_STRIDE), -(-width // MASK_STRIDE))
+    def _look(self, image: np.ndarray, concepts: list[Concept], zoom: float, clicks: Clicks) -> dict[str, Canvas]:
+        scaled = rescale(image, zoom)
+        tiling = Tiling.over(*scaled.shape[:2])
+        canvases = {concept.name: Canvas(tiling) for concept in concepts}
+        taper = tiling.taper
+        factor = scaled.shape[1] / image.shape[1], scaled.shape[0] / image.shape[0]
+        slope = self.vocabulary.calibration
+        for place, maps in zip(tiling.places, self._features(image, zoom, scaled, tiling), strict=True):
+            near = _clicks_in(clicks, factor, place, tiling.tile)
+            for first in range(0, len(concepts), PROMPTS):
+                group = concepts[first : first + PROMPTS]
+                logits, present = self._decode(maps, group, near)
+                for concept, drawn, seen in zip(group, logits, present - [c.offset for c in group], strict=True):
+                    there = clicks or sigmoid(slope.presence * seen) >= THERE
+                    shown = np.stack([sigmoid(slope.pixel * drawn[0]), sigmoid(drawn[1])]) if there else None
+                    canvases[concept.name].add(place, taper, shown, float(seen))
         return canvases
 
-    @torch.inference_mode()
-    def _windows(self, windows: np.ndarray, concepts: list[Concept]):
-        """Per window, per concept: probability (h, w), interior (h, w), presence."""
-        for embedding in self.model.encode(to_tensor(windows).contiguous(memory_format=torch.channels_last)):
-            masks, interiors, present = self.model.decode(embedding, [c.name for c in concepts])
-            yield list(
-                zip(masks.sigmoid().numpy(), interiors.sigmoid().numpy(), present.sigmoid().tolist(), strict=True)
-            )
+    def _decode(self, maps: Maps, concepts: list[Concept], clicks: Clicks) -> tuple[np.ndarray, np.ndarray]:
+        """Logits by words; then, click by click, corrected from what was drawn before (SAM's interactive use)."""
+        phrases = np.stack([self.vocabulary.vectors[concept.name] for concept in concepts])
+        logits, present = self.network.decode(maps, phrases)
+        for number in range(1, len(clicks) + 1):
+            points = np.array([[(x, y) for x, y, _ in clicks[:number]]] * len(concepts), np.float32)
+            labels = np.array([[label for *_, label in clicks[:number]]] * len(concepts), np.int64)
+            logits, _ = self.network.decode(maps, phrases, points, labels, logits[:, 0])
+        return logits, present
+
+    def _features(self, image: np.ndarray, zoom: float, scaled: np.ndarray, tiling: Tiling) -> Iterator[Maps]:
+        """Of each tile; those of the last picture are kept, so that a further prompt costs no encoding."""
+        if len(tiling.places) > KEPT_TILES:
+            return (self.network.encode(tile) for tile in tiling.cut(scaled))
+        name = hashlib.blake2b(np.ascontiguousarray(image), digest_size=16).digest() + bytes(str(image.shape), "ascii")
+        if self._kept[0] != name:
+            self._kept = (name, {})
+        if zoom not in self._kept[1]:
+            self._kept[1][zoom] = [self.network.encode(tile) for tile in tiling.cut(scaled)]
+        return iter(self._kept[1][zoom])
+
+    def _outlined(self, image, words: list[str], meant, mpp, clicks: Clicks, frames) -> list[Finding]:
+        """Objects in boxes, or the one at the points; once for each concept, or once without a name."""
+        findings = []
+        for said, concept in zip(words, meant, strict=True) if words and meant else [("", None)]:
+            if said and concept is None:
+                findings.append(self._unknown(said, image.shape[:2]))
+                continue
+            vector = self.vocabulary.vectors[concept.name] if concept else np.zeros(PHRASE_WIDTH, np.float32)
+            zoom = zoom_for(concept, mpp) if concept else None
+            slope = self.vocabulary.calibration.pixel
+            drawn, labels = outline_objects(self.network, image, vector, zoom, clicks, frames, slope)
+            name = concept.name if concept else NAMELESS
+            score = float(drawn[labels > 0].mean()) if labels.any() else 0.0
+            findings.append(Finding(name, labels > 0, score, 1.0, labels, True, said or name, None, drawn))
+        return findings
+
+    def _unknown(self, words: str, shape: tuple[int, int]) -> Finding:
+        nearest = self.vocabulary.nearest(words) if self.vocabulary.concepts else None
+        return Finding(words, np.zeros(shape, bool), 0.0, 0.0, None, False, words, nearest)
 
     def _finding(
-        self, words: str, concept: Concept | None, canvases: dict[str, _Canvas], shape: tuple[int, int]
+        self, words: str, concept: Concept | None, canvases: dict[str, Canvas], shape: tuple[int, int]
     ) -> Finding:
         if concept is None:
-            empty = np.zeros(shape, bool)
-            return Finding(words, empty, 0.0, 0.0, None, False, words, self.vocabulary.nearest(words))
+            return self._unknown(words, shape)
         canvas = canvases[concept.name]
-        drawn = _resize(canvas.drawn, shape)
+        drawn = cv2.resize(canvas.drawn, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
         mask = drawn >= DRAWN
         instances = None
         if concept.kind == "object":
-            instances = label_at_full_size(canvas.objects, mask)
+            instances = label_at_full_size(grow_instances(canvas.drawn >= DRAWN, canvas.interior), mask)
             mask = instances > 0
         score = float(drawn[mask].mean()) if mask.any() else 0.0
-        return Finding(concept.name, mask, score, canvas.presence, instances, True, words, None)
+        presence = float(sigmoid(self.vocabulary.calibration.presence * canvas.presence))
+        return Finding(concept.name, mask, score, presence, instances, True, words, None, drawn)
 
 
-def _better_zoom(concept: Concept, canvas: _Canvas) -> float:
+def sigmoid(logits):
+    """1 / (1 + e^−x), float32, without overflow."""
+    return 0.5 * np.tanh(0.5 * np.asarray(logits, np.float32)) + 0.5
+
+
+def zoom_for(concept: Concept, mpp: tuple[float, float] | None) -> float:
+    """Pixels looked at per picture pixel: none is made up or thrown away within the concept's range of scales."""
+    if mpp is None:
+        return concept.zoom
+    own = (mpp[0] * mpp[1]) ** 0.5
+    return float(np.clip(own / np.clip(own, *concept.scale), *ZOOM_LIMITS))
+
+
+def _check(image: np.ndarray, concepts: Sequence[str]) -> None:
+    if not isinstance(image, np.ndarray):
+        raise InputError(f"image is a {type(image).__name__}; give a NumPy array, uint8 (height, width, 3) RGB")
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
+        raise InputError(f"image is {image.dtype} {image.shape}; give uint8 (height, width, 3) RGB")
+    if isinstance(concepts, str):
+        raise InputError(f"concepts is one string; give a list, such as [{concepts!r}]")
+    if len(concepts) > MOST_CONCEPTS:
+        raise InputError(f"{len(concepts)} concepts; give {MOST_CONCEPTS} at most")
+    for words in concepts:
+        if not isinstance(words, str) or not words.strip():
+            raise InputError(f"concept {words!r} is empty or no text; name a structure, such as 'nucleus'")
+
+
+def _clicks_in(clicks: Clicks, factor: tuple[float, float], place: tuple[int, int], tile: tuple[int, int]) -> Clicks:
+    """The clicks that fall into a tile, in its pixels."""
+    moved = [(x * factor[0] - place[1], y * factor[1] - place[0], label) for x, y, label in clicks]
+    return [(x, y, label) for x, y, label in moved if 0 <= x < tile[1] and 0 <= y < tile[0]]
+
+
+def _better_zoom(concept: Concept, canvas: Canvas) -> float:
     """Zoom at which objects seen at the concept's usual zoom would have their usual size, where that is far off.
 
     For pictures of unknown scale: the size of the objects themselves tells it, as in Cellpose (Stringer et al. 2021).
     """
-    areas = np.bincount(canvas.objects.ravel())[1:] * MASK_STRIDE**2
+    objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior)
+    areas = np.bincount(objects.ravel())[1:] * MASK_STRIDE**2
     if len(areas) < ENOUGH_OBJECTS:
         return concept.zoom
     seen = float(np.median(2 * np.sqrt(areas / np.pi)))
-    ratio = concept.diameter_um / concept.mpp / seen
+    ratio = concept.diameter_um / concept.scale[0] * concept.zoom / seen
     if SAME_SCALE[0] <= ratio <= SAME_SCALE[1]:
         return concept.zoom
     return concept.zoom * float(np.clip(ratio, 1 / MAX_RATIO, MAX_RATIO))
-
-
-def _starts(length: int, side: int) -> list[int]:
-    """First pixels of windows that cover `length`, the last one flush with the end; even, for the mask's stride."""
-    if length <= side:
-        return [0]
-    last = length - side
-    steps = -(-last // (side - OVERLAP))
-    return sorted({round(last * i / steps / MASK_STRIDE) * MASK_STRIDE for i in range(steps)} | {last // 2 * 2})
-
-
-def _rescale(image: np.ndarray, zoom: float) -> np.ndarray:
-    if abs(zoom - 1) < 0.02:
-        height, width = image.shape[:2]
-    else:
-        height, width = (max(8, round(length * zoom)) for length in image.shape[:2])
-    height, width = height + height % 2, width + width % 2  # whole mask cells
-    if (height, width) == image.shape[:2]:
-        return image
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
-
-
-def _resize(values: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    return cv2.resize(values, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
-
-
-def _taper(size: int) -> np.ndarray:
-    """Weight of a window's pixels, falling towards its rim, so that neighbours blend."""
-    ramp = (
-        np.minimum(np.arange(1, size + 1), np.arange(size, 0, -1)).clip(max=OVERLAP // MASK_STRIDE).astype(np.float32)
-    )
-    return np.outer(ramp, ramp)
-
-
-def _add(canvas: _Canvas, concept: Concept, place, drawn, interior, presence: float, taper: np.ndarray) -> None:
-    y, x = (start // MASK_STRIDE for start in place)
-    area = np.s_[y : y + taper.shape[0], x : x + taper.shape[1]]
-    canvas.weight[area] += taper
-    canvas.presence = max(canvas.presence, presence)
-    if presence >= concept.presence_threshold:
-        canvas.drawn[area] += taper * drawn
-        canvas.interior[area] += taper * interior
-
-
-def _crop(canvas: _Canvas, height: int, width: int) -> None:
-    """Drop the mirrored filling and turn sums into means."""
-    weight = canvas.weight[:height, :width]
-    canvas.drawn = canvas.drawn[:height, :width] / weight
-    canvas.interior = canvas.interior[:height, :width] / weight
-    canvas.weight = weight

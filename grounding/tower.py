@@ -41,12 +41,13 @@ def imagenet_state() -> dict:
 
 
 def to_tensor(pixels):
-    """uint8 array (..., H, W, 3) -> float32 tensor (..., 3, H, W) in −1…1, as the tower expects it."""
+    """uint8 array or tensor (..., H, W, 3) -> float32 tensor (..., 3, H, W) in −1…1, as the tower expects it."""
     import numpy as np
     import torch
 
-    scaled = (torch.from_numpy(np.ascontiguousarray(pixels)).float() / 255 - MEAN[0]) / STD[0]
-    return scaled.movedim(-1, -3)
+    if not isinstance(pixels, torch.Tensor):
+        pixels = torch.from_numpy(np.ascontiguousarray(pixels))
+    return ((pixels.float() / 255 - MEAN[0]) / STD[0]).movedim(-1, -3)
 
 
 def float16_bytes(state: dict) -> bytes:

@@ -23,8 +23,9 @@ from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
 from slidekick.data.ontology import load_ontology
 from slidekick.grounding.lesson import Lesson, collate
-from slidekick.grounding.model import SegmentorConfig, SegmentorModel
-from slidekick.grounding.text import PHRASE_WIDTH, encode_phrases
+from slidekick.grounding.model import SegmentorModel
+from slidekick.grounding.sizes import PHRASE_WIDTH, SegmentorConfig
+from slidekick.grounding.text import encode_phrases
 from slidekick.grounding.tower import imagenet_state
 from slidekick.grounding.windows import Sampler
 

@@ -16,8 +16,8 @@ from scipy import ndimage
 
 from slidekick.data.items import Item
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
-from slidekick.grounding.model import MASK_STRIDE, NEGATIVE, POSITIVE
 from slidekick.grounding.prompts import Click, box_around, click_in, pick_object
+from slidekick.grounding.sizes import MASK_STRIDE, NEGATIVE, POSITIVE
 
 # Haematoxylin, eosin, residual as optical densities (Ruifrok & Johnston 2001), for stain jitter.
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
@@ -107,9 +107,7 @@ class Sampler:
         drawn = mask >= 0.5
         if kind == OBJECT and (one := pick_object(drawn, ids, rng)) is not None:
             clicks = (
-                box_around(one, MASK_STRIDE, rng)
-                if rng.random() < 0.6
-                else [click_in(one, POSITIVE, MASK_STRIDE, rng)]
+                box_around(one, MASK_STRIDE, rng) if rng.random() < 0.6 else [click_in(one, POSITIVE, MASK_STRIDE, rng)]
             )
             phrase = phrase if rng.random() < 0.5 else None
             mask, ids, exact = mask * one, one.astype(np.int32), True

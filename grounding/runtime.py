@@ -1,0 +1,181 @@
+"""How the segmentor's network is run: by torch (the reference; GPU; SAM checkpoints) or by OpenVINO (CPU default).
+
+Both take and give NumPy arrays. OpenVINO runs graphs made once from the weights and kept in the cache: on two cores
+it is several times faster than torch, needs a fraction of its memory, and torch need not be imported to use them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from slidekick.data.files import cache_dir
+from slidekick.grounding.sizes import SegmentorConfig
+
+GRAPHS = 2  # version of the graphs; a change of `_graphs` raises it
+
+
+class Maps(NamedTuple):
+    """Features of one picture as arrays: embedding (1, D, h, w), fine and finest, or None (see `model.Features`)."""
+
+    embedding: np.ndarray
+    fine: np.ndarray | None
+    finest: np.ndarray | None
+
+
+class Network(Protocol):
+    """The network as the segmentor calls it."""
+
+    config: SegmentorConfig
+
+    def encode(self, window: np.ndarray) -> Maps:
+        """uint8 (H, W, 3), sides multiples of 32 -> features."""
+
+    def decode(
+        self,
+        maps: Maps,
+        phrases: np.ndarray,
+        points: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
+        former: np.ndarray | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """As `SegmentorModel.decode`: float32 mask logits (P, masks, H/2, W/2) and presence logits (P,)."""
+
+
+class TorchNetwork:
+    """The reference. model: a `SegmentorModel`; it is put into eval mode and run where its weights lie."""
+
+    def __init__(self, model) -> None:
+        self.model = model.eval()
+        self.config: SegmentorConfig = model.config
+
+    def encode(self, window: np.ndarray) -> Maps:
+        import torch
+
+        from slidekick.grounding.model import pixel_tensor
+
+        device = next(self.model.parameters()).device
+        with torch.inference_mode():
+            pixels = pixel_tensor(window[None], self.config.encoder).to(device)
+            features = self.model.encode(pixels.contiguous(memory_format=torch.channels_last))
+        return Maps(*(None if level is None else level.cpu().numpy() for level in features))
+
+    def decode(self, maps, phrases, points=None, labels=None, former=None):
+        import torch
+
+        from slidekick.grounding.model import Features
+
+        device = next(self.model.parameters()).device
+
+        def tensor(array):
+            return None if array is None else torch.from_numpy(np.ascontiguousarray(array)).to(device)
+
+        with torch.inference_mode():
+            features = Features(*(tensor(level) for level in maps))
+            masks, present = self.model.decode(
+                features, tensor(phrases), tensor(points), tensor(labels), tensor(former)
+            )
+        return masks.cpu().numpy(), present.cpu().numpy()
+
+
+class CompiledNetwork:
+    """Graphs run by OpenVINO on the CPU, in bfloat16 where the processor has it.
+
+    weights: the safetensors file that the graphs belong to. build: gives the `SegmentorModel`, called only where the
+    graphs are not in the cache yet. threads: None for as many as there are cores.
+    """
+
+    def __init__(
+        self, config: SegmentorConfig, weights: Path, build: Callable[[], object], threads: int | None = None
+    ) -> None:
+        import openvino
+
+        self.config = config
+        folder = cache_dir() / "graphs" / f"{_fingerprint(config, weights)}-{openvino.__version__.split('-')[0]}"
+        names = ("encode", "words", "clicks", "correct")
+        if not all((folder / f"{name}.xml").is_file() for name in names):
+            _make(folder, build())
+        core = openvino.Core()
+        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1}
+        self._read: dict[str, Callable[[], object]] = {
+            name: lambda name=name: core.compile_model(folder / f"{name}.xml", "CPU", settings) for name in names
+        }
+        self._ready: dict[str, object] = {}
+
+    def encode(self, window: np.ndarray) -> Maps:
+        return Maps(*self._run("encode", window[None]))
+
+    def decode(self, maps, phrases, points=None, labels=None, former=None):
+        if former is not None:
+            return self._run("correct", *maps, phrases, points, labels, former)
+        if points is not None:
+            return self._run("clicks", *maps, phrases, points, labels)
+        return self._run("words", *maps, phrases)
+
+    def _run(self, name: str, *inputs: np.ndarray) -> tuple[np.ndarray, ...]:
+        if name not in self._ready:  # compiled when first needed: most questions are words alone
+            self._ready[name] = self._read[name]()
+        results = self._ready[name]([np.ascontiguousarray(array) for array in inputs], share_inputs=True)
+        return tuple(results[index] for index in range(len(results)))
+
+
+def _fingerprint(config: SegmentorConfig, weights: Path) -> str:
+    digest = hashlib.sha256(f"{GRAPHS} {config.to_dict()}".encode())
+    digest.update(weights.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _make(folder: Path, model) -> None:
+    """Write the graphs of `model`, each atomically: first under another name, the .xml (which is looked for) last."""
+    import openvino
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, (module, example, shapes) in _graphs(model).items():
+        graph = openvino.convert_model(module, example_input=example, input=shapes)
+        part = folder / f"{name}-{os.getpid()}.xml"
+        openvino.save_model(graph, part, compress_to_fp16=True)
+        for suffix in (".bin", ".xml"):
+            os.replace(part.with_suffix(suffix), folder / f"{name}{suffix}")
+
+
+def _graphs(model) -> dict[str, tuple]:
+    """What is turned into graphs: module, example inputs, shapes with −1 where they vary."""
+    import torch
+    from torch import nn
+
+    from slidekick.grounding.model import Features, pixel_tensor
+    from slidekick.grounding.text import PHRASE_WIDTH
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+
+    class Encode(Graph):
+        def forward(self, window):
+            return tuple(self.model.encode(pixel_tensor(window, model.config.encoder)))
+
+    class Decode(Graph):
+        def forward(self, embedding, fine, finest, phrases, points=None, labels=None, former=None):
+            return self.model.decode(Features(embedding, fine, finest), phrases, points, labels, former)
+
+    model.eval()
+    window = torch.zeros(1, 256, 256, 3, dtype=torch.uint8)
+    with torch.no_grad():
+        maps = Encode()(window)
+    words = (*maps, torch.ones(2, PHRASE_WIDTH))
+    clicks = (*words, torch.ones(2, 3, 2), torch.ones(2, 3, dtype=torch.int64))
+    correct = (*clicks, torch.zeros(2, 128, 128))
+    levels = [[1, level.shape[1], -1, -1] for level in maps]
+    shapes = [*levels, [-1, PHRASE_WIDTH], [-1, -1, 2], [-1, -1], [-1, -1, -1]]
+    return {
+        "encode": (Encode(), (window,), [[1, -1, -1, 3]]),
+        "words": (Decode(), words, shapes[:4]),
+        "clicks": (Decode(), clicks, shapes[:6]),
+        "correct": (Decode(), correct, shapes),
+    }
