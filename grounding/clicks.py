@@ -42,22 +42,24 @@ def clicks_to(
     enough: float = ENOUGH,
     most: int = MOST_CLICKS,
     go_on: bool = False,
+    start: np.ndarray | None = None,
 ) -> Clicking:
     """Click until `session` draws `target` (bool (H, W)) with a Dice of `enough`, at most `most` times.
 
-    session: takes all clicks so far and gives a bool (H, W) mask. The first click is in the middle of the target,
-    each further one where `next_click` says. go_on: click on after enough is reached, so that `dice` has `most`
-    entries and can be averaged over pictures (a mask without any error left stays as it is, and is not asked again).
+    session: takes all clicks so far and gives a bool (H, W) mask. start: what was drawn before any click, such as by
+    words; without it the first click is in the middle of the target. Each further one is where `next_click` says.
+    go_on: click on after enough is reached, so that `dice` has `most` entries and can be averaged over pictures (a
+    mask without any error left stays as it is, and is not asked again).
     Pixels that nobody judged are left out by taking them out of `target` and of what `session` gives. Raises
     ValueError for an empty target or a mask of another shape.
     """
     target = np.asarray(target, bool)
     if not target.any():
         raise ValueError("the target is empty; clicks are counted only where there is something to draw")
-    drawn = np.zeros_like(target)
+    drawn = np.zeros_like(target) if start is None else np.asarray(start, bool)
     clicks: list[Click] = []
-    scores: list[float] = []
-    while len(clicks) < most and (go_on or not scores or scores[-1] < enough):
+    scores = [dice(drawn, target)]  # before the first click, then after each
+    while len(clicks) < most and (go_on or scores[-1] < enough):
         click = next_click(drawn, target, clicks)
         if click is None:
             break
@@ -65,9 +67,9 @@ def clicks_to(
         drawn = np.asarray(session(list(clicks)), bool)
         scores.append(dice(drawn, target))
     if go_on:
-        scores += scores[-1:] * (most - len(scores))
-    first = next((count for count, score in enumerate(scores, 1) if score >= enough), None)
-    return Clicking(first or most, first is not None, tuple(scores), tuple(clicks))
+        scores += scores[-1:] * (most - len(clicks))
+    first = next((count for count, score in enumerate(scores) if score >= enough), None)
+    return Clicking(most if first is None else first, first is not None, tuple(scores[1:]), tuple(clicks))
 
 
 def next_click(drawn: np.ndarray, target: np.ndarray, clicked: list[Click] | tuple[Click, ...] = ()) -> Click | None:

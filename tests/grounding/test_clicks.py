@@ -118,6 +118,19 @@ def test_going_on_gives_one_value_for_each_click():
     assert (perfect.needed, perfect.dice, len(perfect.clicks)) == (1, (1.0,) * 20, 1)
 
 
+def test_clicks_come_on_top_of_what_was_drawn_before():
+    half = square(40, (4, 4, 23, 14))
+    done = clicks_to(TARGET, lambda clicks: TARGET, start=half)
+    assert (done.needed, done.dice, done.clicks) == (1, (1.0,), (next_click(half, TARGET),))
+    asked = []
+    good = clicks_to(TARGET, asked.append, start=TARGET)
+    assert (good.needed, good.reached, good.dice, asked) == (0, True, (), [])
+    gone_on = clicks_to(TARGET, asked.append, start=TARGET, go_on=True, most=3)
+    assert (gone_on.needed, gone_on.dice, asked) == (0, (1.0,) * 3, [])
+    with pytest.raises(ValueError, match="differ"):
+        clicks_to(TARGET, lambda clicks: TARGET, start=half[:20])
+
+
 def test_a_target_without_a_pixel_is_refused():
     with pytest.raises(ValueError, match="empty"):
         clicks_to(np.zeros((5, 5), bool), lambda clicks: np.zeros((5, 5), bool))
