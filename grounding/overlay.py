@@ -58,13 +58,16 @@ def _paint(canvas: np.ndarray, finding: Finding, colour: Colour) -> None:
     mask = finding.mask
     tinted = canvas[mask].astype(np.float32)
     canvas[mask] = (tinted + FILL * (np.array(colour, np.float32) - tinted) + 0.5).astype(np.uint8)
-    canvas[_outline(mask if finding.instances is None else finding.instances, min(canvas.shape[:2]))] = colour
+    width = max(1, round(min(canvas.shape[:2]) * LINE_SHARE))
+    canvas[edge_pixels(mask if finding.instances is None else finding.instances, width)] = colour
 
 
-def _outline(labels: np.ndarray, side: int) -> np.ndarray:
-    """bool (H, W): the pixels along the inside of every label's edge; the picture's own border is none."""
+def edge_pixels(labels: np.ndarray, width: int) -> np.ndarray:
+    """bool (H, W): the `width` pixels along the inside of every label's edge; the picture's own border is none.
+
+    labels: bool or object ids (H, W), 0 = none.
+    """
     labels = labels.astype(np.float32)  # exact up to 2^24 labels; what OpenCV can erode
-    width = max(1, round(side * LINE_SHARE))
     kernel = cv2.getStructuringElement(cv2.MORPH_CROSS, (2 * width + 1, 2 * width + 1))
     lowest, highest = cv2.erode(labels, kernel), cv2.dilate(labels, kernel)
     return (labels > 0) & (lowest != highest)
