@@ -1,179 +1,199 @@
-"""How good the segmentor is on held-out pictures: Dice where a concept is, "not found" where it is not, counts.
+"""How good the segmentor is on held-out pictures: what it draws, what it says is there, how sure it is.
 
-Thresholds are chosen on the val split, figures are measured on the test split, and both go on the card. Negatives
-stay in the denominator: a concept that is absent and left unmarked is a success that counts.
+Dice where a concept is, "not found" where it is not, objects matched one by one, and calibration. Negatives stay in
+the denominator: a concept that is absent and left unmarked is a success that counts. `finish.py` makes the card.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from slidekick.data.files import write_atomic
-from slidekick.data.items import Item, load_items
-from slidekick.data.statistics import mean_figure
-from slidekick.grounding.model import SegmentorConfig, SegmentorModel
+from slidekick.data.items import Item
+from slidekick.data.statistics import Figure, bootstrap_figure, mean_figure
+from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
+from slidekick.grounding.calibration import PixelCalibration, expected_calibration_error
+from slidekick.grounding.clicks import ENOUGH, clicks_to
+from slidekick.grounding.metrics import (
+    aggregated_jaccard,
+    as_objects,
+    cgf1,
+    dice,
+    micro_f1,
+    object_counts,
+    panoptic_quality,
+    presence_mcc,
+)
 from slidekick.grounding.segmentor import Segmentor
-from slidekick.grounding.train import CHECKPOINT, load_config
-from slidekick.grounding.vocabulary import Concept, Vocabulary
-from slidekick.grounding.windows import Source, concept_sources, pixels_of, truth_of
 
-ABSENT_PROMPTS = 40  # per concept and split: enough for an interval of ±15 points, and minutes instead of hours
-FIGURES = "figures.json"
+ABSENT_PROMPTS = 40  # a concept: enough for an interval of ±15 points, and minutes instead of hours
+MOST_CLICKED = 6  # pictures a concept whose clicks are counted: each costs up to twenty looks
+CLICKS = 20
 
 
-def prompts(config: dict, items: Sequence[Item]) -> dict[str, list[Source]]:
-    """Concept -> pictures to ask it of: all that hold it or are labelled for it, and a fixed draw of absent ones."""
-    asked = {}
-    for name, entry in config["concepts"].items():
-        sources = concept_sources(entry, items)
-        absent = sorted(
-            (source for source in sources if source.mode == "absent"),
-            key=lambda source: hashlib.sha256(f"{name} {source.item.set} {source.item.id}".encode()).digest(),
-        )
-        asked[name] = [source for source in sources if source.mode == "mask"] + absent[:ABSENT_PROMPTS]
-    return asked
+def asked(items: Sequence[Item], concepts: Sequence[str]) -> list[Triple]:
+    """What to ask: of every picture that marks a concept or is wholly it, and of a fixed draw of those without it."""
+    found: list[Triple] = []
+    absent: dict[str, list[Triple]] = defaultdict(list)
+    for triple in triples(items, concepts):
+        (absent[triple.concept] if triple.mode == "absent" else found).append(triple)
+    for concept, rows in absent.items():
+        rows.sort(key=lambda t: hashlib.sha256(f"{concept} {t.item.set} {t.item.id}".encode()).digest())
+        found += rows[:ABSENT_PROMPTS]
+    return found
 
 
-def dice(drawn: np.ndarray, truth: np.ndarray) -> float:
-    """2 |A ∩ B| / (|A| + |B|) of two bool masks; 1 where both are empty."""
-    total = int(drawn.sum()) + int(truth.sum())
-    return 2 * int((drawn & truth).sum()) / total if total else 1.0
+def ask_all(segmentor: Segmentor, wanted: Iterable[Triple], pixels: PixelCalibration | None = None) -> list[dict]:
+    """One row a prompt, JSON-ready but for `counts`: what was there, what was drawn, and how they agree.
 
-
-def ask_all(segmentor: Segmentor, asked: dict[str, list[Source]]) -> list[dict]:
-    """One row a prompt: concept, picture, whether it is there, presence, found, Dice, objects drawn and true."""
-    by_picture: dict[Path, list[tuple[str, Source]]] = defaultdict(list)
-    for name, sources in asked.items():
-        for source in sources:
-            by_picture[source.item.image].append((name, source))
+    pixels: is given every probability map of a concept that is there.
+    """
+    by_picture: dict[Path, list[Triple]] = defaultdict(list)
+    for triple in wanted:
+        by_picture[triple.item.image].append(triple)
     rows = []
-    for path, wanted in tqdm(by_picture.items(), desc="pictures", mininterval=5):
-        mpp = wanted[0][1].item.mpp
-        findings = segmentor.segment(pixels_of(path), [name for name, _ in wanted], mpp=(mpp, mpp) if mpp else None)
-        for (name, source), finding in zip(wanted, findings, strict=True):
-            truth, ids = truth_of(source)
-            row = {
-                "concept": name,
-                "item": f"{source.item.set}/{source.item.id}",
-                "set": source.item.set,
-                "there": bool(truth.any()),
-                "presence": finding.presence,
-                "found": finding.found,
-                "dice": dice(finding.mask, truth),
-            }
-            if ids is not None and finding.instances is not None and truth.any():
-                row |= {"count": int(finding.instances.max()), "true_count": len(np.unique(ids)) - 1}
-            rows.append(row)
+    for path, group in tqdm(by_picture.items(), desc="pictures", mininterval=5):
+        mpp = group[0].item.mpp
+        findings = segmentor.segment(pixels_of(path), [t.concept for t in group], mpp=(mpp, mpp) if mpp else None)
+        for triple, finding in zip(group, findings, strict=True):
+            mask, ids = truth(triple)
+            seen = judged(triple)
+            rows.append(_row(triple, finding, mask, ids, seen))
+            if pixels is not None and mask.any() and finding.probability is not None and triple.mode == "mask":
+                pixels.add(finding.probability, mask, seen)
     return rows
 
 
-def summary(rows: Iterable[dict]) -> dict:
-    """Figures over all, per concept, and per set where a concept is labelled in several ("nucleus in gbm40").
+def _row(triple: Triple, finding, mask: np.ndarray, ids: np.ndarray | None, seen: np.ndarray | None) -> dict:
+    drawn = finding.mask if seen is None else finding.mask & seen
+    item = triple.item
+    row = {
+        "concept": triple.concept, "set": item.set, "id": item.id, "group": f"{item.set} {item.group or item.id}",
+        "there": bool(mask.any()), "presence": finding.presence, "found": bool(drawn.any()), "dice": None,
+    }  # fmt: skip
+    if triple.mode == "whole":  # a tile with a label: says what is there, not where its edges are
+        return row
+    row["dice"] = dice(drawn, mask) if mask.any() else None
+    own = item.instances is not None or triple.objects == "one"  # not parted by us: fit to be held against
+    told = own and finding.instances is not None and ids is not None
+    drawn_ids, true_ids = as_objects(drawn, mask, finding.instances if told else None, ids if told else None)
+    if seen is not None:
+        drawn_ids = drawn_ids * seen
+    row["counts"] = object_counts(drawn_ids, true_ids)
+    if told and mask.any():
+        number = len(np.unique(true_ids)) - 1
+        row |= {
+            "aji": aggregated_jaccard(drawn_ids, true_ids), "pq": panoptic_quality(drawn_ids, true_ids).pq,
+            "count": len(np.unique(drawn_ids)) - 1, "true_count": number,
+        }  # fmt: skip
+    return row
 
-    Dice where it is, share found where it is, share not found where it is not, relative error of the count.
-    """
+
+def summary(rows: Sequence[dict]) -> dict[str, dict]:
+    """Figures over all, per concept, and per set where a concept is labelled in several ("nucleus in gbm40")."""
     by_concept = defaultdict(list)
     for row in rows:
         by_concept[row["concept"]].append(row)
-    everything = [row for group in by_concept.values() for row in group]
-    figures = {"all": _figures(everything)}
+    figures = {"all": _figures(list(rows))}
     for name, group in sorted(by_concept.items()):
         figures[name] = _figures(group)
-        sets = sorted({row["set"] for row in group if row["there"]})
+        sets = sorted({row["set"] for row in group if row["dice"] is not None})
         if len(sets) > 1:  # a mean over easy single cells and crowded tissue hides both
-            figures |= {
-                f"{name} in {one}": _figures([r for r in group if r["there"] and r["set"] == one]) for one in sets
-            }
+            for one in sets:
+                figures[f"{name} in {one}"] = _figures([r for r in group if r["dice"] is not None and r["set"] == one])
     return figures
 
 
-def _figures(rows: list[dict]) -> dict:
-    there = [row for row in rows if row["there"]]
+def _figures(rows: list[dict]) -> dict[str, dict]:
+    drawn = [row for row in rows if row["dice"] is not None]
     absent = [row for row in rows if not row["there"]]
-    counted = [abs(row["count"] - row["true_count"]) / row["true_count"] for row in there if row.get("true_count")]
+    objects = [row for row in drawn if "aji" in row]
+    counted = [abs(row["count"] - row["true_count"]) / row["true_count"] for row in objects if row["true_count"]]
     return {
-        "dice": mean_figure([row["dice"] for row in there]).to_dict(),
-        "found": mean_figure([row["found"] for row in there]).to_dict(),
+        "dice": _mean(drawn, "dice"),
+        "found": mean_figure([row["found"] for row in rows if row["there"]]).to_dict(),
         "absent_not_found": mean_figure([not row["found"] for row in absent]).to_dict(),
+        "aji": _mean(objects, "aji"),
+        "pq": _mean(objects, "pq"),
         "count_relative_error": mean_figure(counted).to_dict(),
     }
 
 
-def choose_thresholds(segmentor: Segmentor, rows: list[dict]) -> Vocabulary:
-    """Presence threshold per concept that best separates val pictures with it from those without.
+def _mean(rows: list[dict], key: str) -> dict:
+    if not rows:
+        return mean_figure([]).to_dict()
+    values = np.array([row[key] for row in rows], float)
+    return bootstrap_figure(values, lambda chosen: float(np.mean(chosen)), [row["group"] for row in rows]).to_dict()
 
-    Best: highest mean of the two shares of right answers; between equals the middle one. A concept with fewer than
-    three val pictures on either side takes the threshold of all concepts together.
+
+def headline(rows: Sequence[dict], pixels: PixelCalibration | None = None) -> dict[str, dict]:
+    """The figures that stand for all: mean Dice over concepts, cgF1, presence, calibration; each with an interval.
+
+    dice_mean: mean over concepts of the mean over pictures that hold it. cgf1, pmf1: micro over all prompts.
+    presence_mcc: what is there against what was found. ece: of presence, 15 equal bins; pixel_ece: of the pixels
+    of concepts that are there.
     """
-    pooled = _threshold(rows)
-    chosen = []
-    for concept in segmentor.vocabulary.concepts.values():
-        own = [row for row in rows if row["concept"] == concept.name]
-        sides = [sum(row["there"] is side for row in own) for side in (True, False)]
-        chosen.append(replace(concept, presence_threshold=_threshold(own) if min(sides) >= 3 else pooled))
-    return Vocabulary(chosen)
+    drawn = [row for row in rows if row["dice"] is not None]
+    told = [row for row in rows if "counts" in row]
+    there, found, presence = (np.array([row[key] for row in rows]) for key in ("there", "found", "presence"))
+    counts = np.array([row["counts"] for row in told])
+
+    def ece(chosen: np.ndarray) -> float:
+        return expected_calibration_error(presence[chosen], there[chosen])
+
+    every = np.arange(len(rows))
+    groups = [row["group"] for row in rows]
+    figures = {
+        "dice_mean": bootstrap_figure(drawn, dice_mean, [row["group"] for row in drawn]),
+        "cgf1": bootstrap_figure(counts, cgf1, [row["group"] for row in told]),
+        "pmf1": bootstrap_figure(counts, micro_f1, [row["group"] for row in told]),
+        "presence_mcc": bootstrap_figure(every, lambda i: presence_mcc(there[i], found[i]), groups),
+        "absent_not_found": bootstrap_figure(every[~there], lambda i: float(np.mean(~found[i]))),
+        "ece": bootstrap_figure(every, ece, groups),
+    }
+    if pixels is not None:
+        seen = int(sum(row["n"] for row in pixels.table()))
+        figures["pixel_ece"] = Figure(pixels.error(), float("nan"), float("nan"), seen)
+    return {name: figure.to_dict() for name, figure in figures.items()}
 
 
-def _threshold(rows: list[dict]) -> float:
-    presence = np.array([row["presence"] for row in rows])
-    there = np.array([row["there"] for row in rows])
-    grid = np.linspace(0.1, 0.9, 81)
-    if there.all() or not there.any():
-        return 0.5
-    right = [((presence >= t)[there].mean() + (presence < t)[~there].mean()) / 2 for t in grid]
-    best = grid[np.isclose(right, max(right))]
-    return round(float(best[len(best) // 2]), 3)
+def dice_mean(rows: Sequence[dict]) -> float:
+    """Mean over concepts of the mean Dice over pictures that hold them; NaN without any."""
+    by_concept = defaultdict(list)
+    for row in rows:
+        by_concept[row["concept"]].append(row["dice"])
+    return float(np.mean([np.mean(values) for values in by_concept.values()])) if by_concept else float("nan")
 
 
-def untrained_vocabulary(config: dict, items: Sequence[Item]) -> Vocabulary:
-    """The card as the configuration states it, with the number of training pictures, thresholds all zero."""
-    concepts = []
-    for name, entry in config["concepts"].items():
-        labelled = [source for source in concept_sources(entry, items) if source.mode != "absent"]
-        concepts.append(
-            Concept(
-                name=name,
-                kind=entry["kind"],
-                synonyms=tuple(entry["synonyms"]),
-                mpp=entry["mpp"],
-                zoom=entry["zoom"],
-                diameter_um=entry.get("diameter"),
-                presence_threshold=0.0,
-                train=len(labelled),
-                sets=tuple(sorted({source.item.set for source in labelled})),
-            )
-        )
-    return Vocabulary(concepts)
+def count_clicks(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dict]:
+    """Clicks that a mask costs until its Dice is `ENOUGH`, starting from the words, for a few pictures a concept.
 
-
-def finish(out: Path, config_path: Path, data: Path) -> dict:
-    """Turn a finished run into a folder that `from_pretrained` reads, with thresholds, card and test figures.
-
-    Writes config.json, vocabulary.json, model.safetensors and figures.json into `out`; returns the figures.
+    One row a picture: needed: clicks on top of the words (0: the words sufficed, `CLICKS`: never reached), and the
+    Dice by words alone and after up to 1, 3 and 5 clicks.
     """
-    config = load_config(config_path)
-    model = SegmentorModel(SegmentorConfig(**config["model"]))
-    model.load_state_dict(torch.load(out / CHECKPOINT, weights_only=True)["average"])
-    segmentor = Segmentor(model, untrained_vocabulary(config, load_items(data, split="train")))
-    val = ask_all(segmentor, prompts(config, load_items(data, split="val")))
-    segmentor.vocabulary = choose_thresholds(segmentor, val)
-    segmentor.save_pretrained(out)
-    segmentor = Segmentor.from_pretrained(out)  # what is measured is what was written, in float16
-    figures = summary(ask_all(segmentor, prompts(config, load_items(data, split="test"))))
-    measured = [
-        replace(c, test=figures[c.name]["dice"]["n"], dice=figures[c.name]["dice"]["value"]) if c.name in figures else c
-        for c in segmentor.vocabulary.concepts.values()
-    ]
-    segmentor.vocabulary = Vocabulary(measured)
-    segmentor.save_pretrained(out)
-    write_atomic(out / FIGURES, json.dumps(figures, indent=1))
-    return figures
+    by_concept: dict[str, list[Triple]] = defaultdict(list)
+    for triple in wanted:
+        if triple.mode == "mask" and truth(triple)[0].any() and len(by_concept[triple.concept]) < MOST_CLICKED:
+            by_concept[triple.concept].append(triple)
+    rows = []
+    for concept, group in tqdm(by_concept.items(), desc="clicks", mininterval=5):
+        for triple in group:
+            image, (mask, _) = pixels_of(triple.item.image), truth(triple)
+            mpp = (triple.item.mpp,) * 2 if triple.item.mpp else None
+
+            def drawn(clicks, image=image, concept=concept, mpp=mpp):
+                return segmentor.segment(image, [concept], mpp=mpp, points=clicks)[0].mask
+
+            start = drawn([])
+            first = dice(start, mask)
+            session = clicks_to(mask, drawn, most=CLICKS, start=start) if first < ENOUGH else None
+            after = [first, *(session.dice if session else ())]
+            scores = {f"dice_{number}": after[min(number, len(after) - 1)] for number in (0, 1, 3, 5)}
+            needed = session.needed if session else 0
+            rows.append({"concept": concept, "set": triple.item.set, "id": triple.item.id, "needed": needed, **scores})
+    return rows

@@ -7,10 +7,16 @@ the sense of the Simple Features standard that QuPath's geometry library holds t
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy import ndimage
 
 Polygon = list[np.ndarray]  # the outer ring, then its holes; each (n, 2) x, y, not repeated at the end
+Window = tuple[slice, slice]  # rows, columns
+
+BLOCK = 1 << 21  # crossings of edges and rows that are worked out at once: 100 MB
+CROSSING_COST = 32  # pixels that are filled in the time that one crossing takes (measured: 45 ns, 1.4 ns)
 
 _STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # right, down, left, up; +1 turns right (y points down)
 
@@ -35,23 +41,69 @@ def fill(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 
     Parts outside `shape` are cut off. Works for any polygons, not only for those of `trace`.
     """
-    height, width = shape
-    toggles = np.zeros((height, width + 1), np.int64)
+    mask = np.zeros(shape, bool)
+    window = window_of(rings, shape)
+    if window is not None:
+        mask[window] = fill_window(rings, window)
+    return mask
+
+
+def window_of(rings: list[np.ndarray], shape: tuple[int, int]) -> Window | None:
+    """Rows and columns of a picture of `shape` (H, W) that `rings` can reach; None where that is none of it."""
+    if not rings or not all(len(ring) for ring in rings):
+        return None
+    low = np.min([ring.min(axis=0) for ring in rings], axis=0)
+    high = np.max([ring.max(axis=0) for ring in rings], axis=0)
+    left, top = max(math.floor(low[0]), 0), max(math.floor(low[1]), 0)
+    right, bottom = min(math.ceil(high[0]), shape[1]), min(math.ceil(high[1]), shape[0])
+    return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
+
+
+def work(rings: list[np.ndarray], window: Window) -> int:
+    """What `fill_window` will take, in pixels touched: the window's, and as much for each crossing as it costs."""
+    rows, columns = window
+    crossings = sum(int(np.subtract(*_rows(ring, window)[::-1]).sum()) for ring in rings)
+    return (rows.stop - rows.start) * (columns.stop - columns.start) + CROSSING_COST * crossings
+
+
+def fill_window(rings: list[np.ndarray], window: Window) -> np.ndarray:
+    """As `fill`, but bool (h, w) for the rows and columns of `window` alone."""
+    rows, columns = window
+    height, width = rows.stop - rows.start, columns.stop - columns.start
+    toggles = np.zeros((height, width + 1), np.uint8)  # may run over: 256 is even, and only odd or even counts
     for ring in rings:
-        ring = np.asarray(ring, float)
+        ring = np.asarray(ring, float) - (columns.start, rows.start)
         ends = np.roll(ring, -1, axis=0)
-        low, high = np.minimum(ring[:, 1], ends[:, 1]), np.maximum(ring[:, 1], ends[:, 1])
-        first = np.clip(np.ceil(low - 0.5), 0, height).astype(int)  # rows whose centre lies in [low, high)
-        last = np.clip(np.ceil(high - 0.5), 0, height).astype(int)
-        edge = np.repeat(np.arange(len(ring)), last - first)
-        if not len(edge):
-            continue
-        rows = np.arange(len(edge)) - np.repeat(np.cumsum(last - first) - (last - first), last - first) + first[edge]
-        (x0, y0), (x1, y1) = ring[edge].T, ends[edge].T
-        crossing = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
-        columns = np.clip(np.ceil(crossing - 0.5), 0, width).astype(int)
-        np.add.at(toggles, (rows, columns), 1)
-    return (np.cumsum(toggles, axis=1)[:, :width] % 2).astype(bool)
+        first, last = _rows(ring, np.s_[:height, :width])
+        edges = np.flatnonzero(last > first)
+        for block in np.split(edges, _cuts(last[edges] - first[edges])):
+            _toggle(toggles, ring[block], ends[block], first[block], last[block])
+    return (np.add.accumulate(toggles, axis=1, dtype=np.uint8)[:, :width] & 1).astype(bool)
+
+
+def _rows(ring: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:
+    """Of each edge, the first row whose centre it crosses and the one after the last, inside the window."""
+    y = np.ceil(np.asarray(ring, float)[:, 1] - 0.5)
+    y = np.clip(y, window[0].start or 0, window[0].stop).astype(np.int64)
+    ends = np.roll(y, -1)
+    return np.minimum(y, ends), np.maximum(y, ends)
+
+
+def _cuts(counts: np.ndarray) -> np.ndarray:
+    """Where to cut edges that cross `counts` rows into blocks whose crossings fit memory."""
+    total = np.cumsum(counts)
+    return np.flatnonzero(np.diff(total // BLOCK)) + 1
+
+
+def _toggle(toggles: np.ndarray, starts: np.ndarray, ends: np.ndarray, first: np.ndarray, last: np.ndarray) -> None:
+    counts = last - first
+    edge = np.repeat(np.arange(len(counts)), counts)
+    rows = np.arange(len(edge)) + np.repeat(first - (np.cumsum(counts) - counts), counts)
+    (x0, y0), (x1, y1) = starts[edge].T, ends[edge].T
+    crossing = x0 + (rows + 0.5 - y0) * (x1 - x0) / (y1 - y0)
+    width = toggles.shape[1]
+    columns = np.clip(np.ceil(crossing - 0.5), 0, width - 1).astype(np.int64)
+    np.add.at(toggles.reshape(-1), rows * width + columns, np.uint8(1))
 
 
 def _edges(padded: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -93,8 +94,7 @@ class CompiledNetwork:
     def __init__(
         self, config: SegmentorConfig, weights: Path, build: Callable[[], object], threads: int | None = None
     ) -> None:
-        import openvino
-
+        openvino = _openvino()
         self.config = config
         folder = cache_dir() / "graphs" / f"{_fingerprint(config, weights)}-{openvino.__version__.split('-')[0]}"
         names = ("encode", "words", "clicks", "correct")
@@ -124,6 +124,14 @@ class CompiledNetwork:
         return tuple(results[index] for index in range(len(results)))
 
 
+def _openvino():
+    """The package, kept from reporting its use over the network, which it would do on import unless told otherwise."""
+    sys.modules.setdefault("openvino_telemetry", None)  # an import error there makes it take its own silent stub
+    import openvino
+
+    return openvino
+
+
 def _fingerprint(config: SegmentorConfig, weights: Path) -> str:
     digest = hashlib.sha256(f"{GRAPHS} {config.to_dict()}".encode())
     digest.update(weights.read_bytes())
@@ -132,8 +140,7 @@ def _fingerprint(config: SegmentorConfig, weights: Path) -> str:
 
 def _make(folder: Path, model) -> None:
     """Write the graphs of `model`, each atomically: first under another name, the .xml (which is looked for) last."""
-    import openvino
-
+    openvino = _openvino()
     folder.mkdir(parents=True, exist_ok=True)
     for name, (module, example, shapes) in _graphs(model).items():
         graph = openvino.convert_model(module, example_input=example, input=shapes)
