@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from slidekick.data.errors import OutputError
 
@@ -30,14 +33,24 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> Path:
 
     Missing parent folders are made. Raises OutputError where the place cannot be written.
     """
+    with stream_atomic(path) as stream:
+        stream.write(data.encode("utf-8") if isinstance(data, str) else data)
+    return Path(path)
+
+
+@contextlib.contextmanager
+def stream_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
+    """A stream to write bytes to; `path` is replaced once the block ends well, and left as it was where it does not.
+
+    Missing parent folders are made. Raises OutputError where the place cannot be written.
+    """
     path = Path(path)
-    payload = data.encode("utf-8") if isinstance(data, str) else data
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         with os.fdopen(descriptor, "wb") as stream:
-            stream.write(payload)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; outputs are ordinary files
@@ -48,7 +61,36 @@ def write_atomic(path: str | os.PathLike, data: bytes | str) -> Path:
         if temporary is not None:
             with contextlib.suppress(OSError):  # gone after a successful replace
                 os.unlink(temporary)
-    return path
+
+
+@contextlib.contextmanager
+def folder_atomic(path: str | os.PathLike, ours: Callable[[Path], bool]) -> Iterator[Path]:
+    """A new empty folder to fill; it becomes `path` once the block ends well, and is removed where it does not.
+
+    ours: says whether a folder that is there already may be replaced. It is set aside first and removed last, so
+    that a break between leaves either whole. Raises OutputError where it may not, or the place cannot be written.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and ours(path)):
+        raise OutputError(f"{path}: is there already and was not written here; move it, or choose another folder")
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
+            os.replace(path, old)  # onto an empty folder, which a rename may replace
+            os.replace(temporary, path)
+            shutil.rmtree(old, ignore_errors=True)
+        else:
+            os.replace(temporary, path)
+    except OSError as error:
+        raise OutputError(_cannot_write(path, error)) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)  # gone after a successful replace
 
 
 def check_writable(folder: str | os.PathLike) -> Path:

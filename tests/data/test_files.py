@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from slidekick.data.errors import OutputError
-from slidekick.data.files import cache_dir, check_writable, write_atomic
+from slidekick.data.files import cache_dir, check_writable, folder_atomic, stream_atomic, write_atomic
 
 
 def test_text_and_bytes_are_written_and_missing_folders_made(tmp_path):
@@ -64,3 +64,55 @@ def test_the_cache_lies_where_the_user_says_and_else_where_the_platform_does(mon
     monkeypatch.delenv("XDG_CACHE_HOME")
     assert cache_dir().name == "slidekick"
     assert Path.home() in cache_dir().parents
+
+
+def test_a_stream_that_breaks_leaves_the_old_file_and_one_that_ends_the_new(tmp_path):
+    target = write_atomic(tmp_path / "long.json", "old")
+
+    def write(broken: bool) -> None:
+        with stream_atomic(target) as stream:
+            stream.write(b"half")
+            assert target.read_text() == "old"
+            if broken:
+                raise RuntimeError("broken off")
+            stream.write(b" and half")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        write(broken=True)
+    assert (os.listdir(tmp_path), target.read_text()) == (["long.json"], "old")
+    write(broken=False)
+    assert (os.listdir(tmp_path), target.read_text()) == (["long.json"], "half and half")
+
+
+def fill_folder(path: Path, text: str, broken: bool = False) -> None:
+    with folder_atomic(path, ours=lambda folder: (folder / "mark").is_file()) as folder:
+        (folder / "mark").write_text(text)
+        if broken:
+            raise RuntimeError("broken off")
+
+
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path):
+    with pytest.raises(RuntimeError):
+        fill_folder(tmp_path / "in" / "labels", "half", broken=True)
+    assert os.listdir(tmp_path / "in") == []
+    fill_folder(tmp_path / "in" / "labels", "old")
+    with pytest.raises(RuntimeError):
+        fill_folder(tmp_path / "in" / "labels", "half", broken=True)
+    assert (tmp_path / "in" / "labels" / "mark").read_text() == "old"
+    fill_folder(tmp_path / "in" / "labels", "new")
+    assert (tmp_path / "in" / "labels" / "mark").read_text() == "new"
+    assert os.listdir(tmp_path / "in") == ["labels"]
+
+
+def test_a_folder_of_somebody_else_is_never_replaced(tmp_path):
+    theirs = tmp_path / "labels"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match="was not written here; move it"):
+        fill_folder(theirs, "new")
+    assert os.listdir(theirs) == ["thesis.txt"]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="was not written here"):
+        fill_folder(tmp_path / "file", "new")
+    with pytest.raises(OutputError, match="cannot write"):
+        fill_folder(tmp_path / "file" / "labels", "new")
