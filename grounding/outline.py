@@ -16,7 +16,7 @@ Polygon = list[np.ndarray]  # the outer ring, then its holes; each (n, 2) x, y, 
 Window = tuple[slice, slice]  # rows, columns
 
 BLOCK = 1 << 21  # crossings of edges and rows that are worked out at once: 100 MB
-CROSSING_COST = 32  # pixels that are filled in the time that one crossing takes (measured: 45 ns, 1.4 ns)
+CROSSING_COST = 32  # pixels that are filled in the time that one crossing takes (measured: 35 ns, 1 ns)
 
 _STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # right, down, left, up; +1 turns right (y points down)
 
@@ -50,10 +50,11 @@ def fill(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
 
 def window_of(rings: list[np.ndarray], shape: tuple[int, int]) -> Window | None:
     """Rows and columns of a picture of `shape` (H, W) that `rings` can reach; None where that is none of it."""
-    if not rings or not all(len(ring) for ring in rings):
+    corners = [np.asarray(ring, float) for ring in rings if len(ring)]
+    if not corners:
         return None
-    low = np.min([ring.min(axis=0) for ring in rings], axis=0)
-    high = np.max([ring.max(axis=0) for ring in rings], axis=0)
+    low = np.min([ring.min(axis=0) for ring in corners], axis=0)
+    high = np.max([ring.max(axis=0) for ring in corners], axis=0)
     left, top = max(math.floor(low[0]), 0), max(math.floor(low[1]), 0)
     right, bottom = min(math.ceil(high[0]), shape[1]), min(math.ceil(high[1]), shape[0])
     return (slice(top, bottom), slice(left, right)) if top < bottom and left < right else None
@@ -78,7 +79,8 @@ def fill_window(rings: list[np.ndarray], window: Window) -> np.ndarray:
         edges = np.flatnonzero(last > first)
         for block in np.split(edges, _cuts(last[edges] - first[edges])):
             _toggle(toggles, ring[block], ends[block], first[block], last[block])
-    return (np.add.accumulate(toggles, axis=1, dtype=np.uint8)[:, :width] & 1).astype(bool)
+    crossed = np.bitwise_xor.accumulate(toggles, axis=1)[:, :width]  # the lowest bit alone is meant
+    return (crossed & 1).view(bool)
 
 
 def _rows(ring: np.ndarray, window: Window) -> tuple[np.ndarray, np.ndarray]:

@@ -4,7 +4,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import ndimage
 
-from slidekick.grounding.outline import fill, trace
+from slidekick.grounding import outline
+from slidekick.grounding.outline import fill, fill_window, trace, window_of, work
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=2, max_side=12))
 
@@ -52,3 +53,58 @@ def test_a_slanted_polygon_covers_its_area():
     ring = np.array([(10.0, 10.0), (190.0, 60.0), (100.0, 180.0)])
     area = abs(180 * 170 - 90 * 50) / 2
     assert abs(fill([ring], (200, 200)).sum() - area) < 0.01 * area
+
+
+RINGS = st.lists(
+    hnp.arrays(float, st.tuples(st.integers(0, 9), st.just(2)), elements=st.floats(-15, 25, width=16)), max_size=3
+)
+
+
+def crossed(rings: list[np.ndarray], shape: tuple[int, int]) -> np.ndarray:
+    """What `fill` promises, pixel by pixel and edge by edge."""
+    mask = np.zeros(shape, bool)
+    for row, column in np.ndindex(shape):
+        x, y, odd = column + 0.5, row + 0.5, False
+        for ring in rings:
+            for (x0, y0), (x1, y1) in zip(ring, np.roll(ring, -1, axis=0), strict=True):
+                if (y0 <= y) != (y1 <= y):
+                    odd ^= bool(x0 + (y - y0) * (x1 - x0) / (y1 - y0) <= x)
+        mask[row, column] = odd
+    return mask
+
+
+@settings(deadline=None, max_examples=150)
+@given(rings=RINGS)
+def test_any_rings_crossing_themselves_or_not_fill_what_lies_inside_an_odd_number_of_them(rings):
+    assert np.array_equal(fill(rings, (7, 9)), crossed(rings, (7, 9)))
+
+
+@settings(deadline=None, max_examples=100)
+@given(rings=RINGS)
+def test_the_window_holds_all_that_is_filled_and_can_be_filled_alone(rings):
+    window = window_of(rings, (7, 9))
+    whole = crossed(rings, (7, 9))
+    if window is None:
+        assert not whole.any()
+        return
+    assert np.array_equal(fill_window(rings, window), whole[window])
+    whole[window] = False
+    assert not whole.any()
+
+
+def test_many_crossings_are_worked_out_in_blocks_to_the_same_result(monkeypatch):
+    rng = np.random.default_rng(0)
+    ring = rng.uniform(-10, 210, (300, 2))
+    whole = fill([ring], (200, 200))
+    monkeypatch.setattr(outline, "BLOCK", 500)
+    assert np.array_equal(fill([ring], (200, 200)), whole)
+
+
+def test_work_grows_with_the_window_and_with_the_crossings():
+    square = np.array([(0.0, 0.0), (100.0, 0.0), (100.0, 100.0), (0.0, 100.0)])
+    zigzag = np.stack([np.linspace(0, 100, 1000), np.arange(1000) % 2 * 100.0], axis=1)
+    window = window_of([square], (100, 100))
+    assert work([square], window) == 100 * 100 + outline.CROSSING_COST * 2 * 100
+    assert work([zigzag], window) > 1000 * 100 * outline.CROSSING_COST
+    assert window_of([square + 200], (100, 100)) is None
+    assert window_of([], (100, 100)) is None
