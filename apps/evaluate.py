@@ -1,7 +1,7 @@
-"""`slidekick evaluate answers|masks DATA`: figures on held-out items, with intervals, as table or JSON.
+"""`slidekick evaluate answers|grounding DATA`: figures on held-out items, with intervals, as table or JSON.
 
-answers: the copilot's words beside logistic regression on the same features. masks: Dice where a concept is, "not
-found" where it is not. DATA is a folder of sets with items.jsonl files. Writes figures and one line a sample to --out.
+answers: the copilot's words beside logistic regression on the same features. grounding: the segmentor's masks, objects
+and "not found". DATA is a folder of sets with items.jsonl files. Figures, samples and pictures go to --out.
 """
 
 from __future__ import annotations
@@ -14,35 +14,50 @@ from pathlib import Path
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
 
+SCHEMA = "slidekick.evaluate/1"
+RECORDED = "unets.json"  # beside the weights: Dice of each set's own U-Net on the test split
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `slidekick evaluate`."""
-    parser.add_argument("what", choices=("answers", "masks"), help="the copilot's words, or the segmentor's masks")
-    parser.add_argument("data", type=Path, metavar="DATA", help="folder of sets, one set, or an items.jsonl")
+    parser.add_argument("what", choices=("answers", "grounding"), help="the copilot's words, or the segmentor's masks")
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder of sets, one set, or an items.jsonl")
+    place.add_argument("--items", type=Path, metavar="DATA", help="the same, by name")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="which items (default: test)")
     parser.add_argument("--set", action="append", dest="sets", metavar="NAME", help="only this set; may be repeated")
     parser.add_argument("--model", metavar="NAME", help="generalist or segmentor folder (default: ours)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for figures.json and samples.jsonl")
+    parser.add_argument("--clicks", action="store_true", help="grounding: count the clicks to a Dice of 0.85 (minutes)")
+    parser.add_argument(
+        "--unets", type=Path, metavar="DIR", help="grounding: run these U-Nets beside it (`train unets`)"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for figures.json, samples.jsonl and pictures")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, and write where asked."""
+    args.data = args.items or args.data
     if args.out:
         check_writable(args.out)
-    result = _answers(args) if args.what == "answers" else _masks(args)
+    result = _answers(args) if args.what == "answers" else _grounding(args)
     rows = result.pop("rows")
+    result = {"schema": SCHEMA, "what": args.what, **result}
     if args.out:
         write_atomic(args.out / "figures.json", json.dumps(result, indent=1))
-        write_atomic(args.out / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+        write_atomic(args.out / "samples.jsonl", "".join(json.dumps(row, default=_plain) + "\n" for row in rows))
     print(json.dumps(result, indent=1) if args.json else _table(args.what, result))
     return 0
+
+
+def _plain(value):
+    return value.tolist()
 
 
 def _versions() -> dict[str, str]:
     from importlib import metadata
 
-    return {name: metadata.version(name) for name in ("slidekick", "torch", "transformers")}
+    return {name: metadata.version(name) for name in ("slidekick", "torch", "openvino")}
 
 
 def _answers(args: argparse.Namespace) -> dict:
@@ -55,39 +70,70 @@ def _answers(args: argparse.Namespace) -> dict:
     return evaluate_answers(copilot, args.data, args.split, args.sets) | {"versions": copilot.versions}
 
 
-def _masks(args: argparse.Namespace) -> dict:
+def _grounding(args: argparse.Namespace) -> dict:
     from slidekick.data.items import load_items
     from slidekick.grounding import Segmentor
-    from slidekick.grounding.evaluate import ask_all, prompts, summary
-    from slidekick.grounding.train import DEFAULT_CONFIG, load_config
+    from slidekick.grounding.evaluate import evaluate_grounding
+    from slidekick.grounding.segmentor import WEIGHTS
 
     segmentor = Segmentor.from_pretrained(args.model)
     items = load_items(args.data, args.sets, args.split)
-    rows = ask_all(segmentor, prompts(load_config(DEFAULT_CONFIG), items))
-    return {"split": args.split, "figures": summary(rows), "rows": rows, "versions": _versions()}
+    if not items:
+        raise InputError(f"{args.data}: no item in split {args.split!r}; give another --split")
+    peers, source = {}, "none: give --unets"
+    if args.unets:
+        from slidekick.grounding.baselines import compare
+
+        names = list(segmentor.vocabulary.concepts)
+        peers = compare(args.data, args.split, args.unets, segmentor, names)
+        source = f"run from {args.unets.name}"
+    elif (WEIGHTS / RECORDED).is_file():
+        peers = json.loads((WEIGHTS / RECORDED).read_text())
+        source = "as recorded on the test split of the training sets"
+    result = evaluate_grounding(segmentor, items, clicks=args.clicks, peers=peers)
+    if args.out:
+        _pictures(args.out, segmentor, items, result)
+    return {"split": args.split, "unet_source": source, **result, "versions": _versions()}
+
+
+def _pictures(out: Path, segmentor, items, result: dict) -> None:
+    """The ten best and ten worst, Dice by concept, and how far probabilities can be believed."""
+    from slidekick.grounding.charts import bars_png, reliability_png
+    from slidekick.grounding.evaluate import renderer
+    from slidekick.grounding.gallery import worst_and_best
+
+    drawn = [row for row in result["rows"] if row["dice"] is not None]
+    worst_and_best(drawn, renderer(segmentor, items), out)
+    concepts = [name for name in segmentor.vocabulary.concepts if name in result["figures"]]
+    bars = {name: result["figures"][name]["dice"] for name in concepts}
+    write_atomic(out / "dice.png", bars_png(bars, title="Dice by concept"))
+    for name, table in result["reliability"].items():
+        write_atomic(out / f"reliability-{name}.png", reliability_png(table, title=f"Reliability, {name}"))
 
 
 def _table(what: str, result: dict) -> str:
     columns = {
         "answers": {"copilot": "copilot", "probe": "regression", "commonest": "commonest"},
-        "masks": {
-            "dice": "Dice",
-            "found": "found",
-            "absent_not_found": "absent: not found",
-            "count_relative_error": "count error",
-        },
+        "grounding": {"dice": "Dice", "absent_not_found": "absent: not found", "aji": "AJI", "pq": "PQ"},
     }[what]
-    lines = [f"{'':22}" + "".join(f"{title:>30}" for title in columns.values())]
+    lines = [f"{'':34}" + "".join(f"{title:>27}" for title in columns.values())]
     for name, figures in result["figures"].items():
-        lines.append(f"{name:22}" + "".join(f"{_cell(figures[key]):>30}" for key in columns))
+        lines.append(f"{name:34}" + "".join(f"{_cell(figures[key]):>27}" for key in columns))
+    for name, figures in result.get("apart", {}).items():
+        if name != "all":
+            lines.append(f"{name + ' (set apart)':34}" + "".join(f"{_cell(figures[key]):>27}" for key in columns))
     if what == "answers":
         means = result["mean_over_sets"]
         cells = [_cell(means[key]) for key in ("right", "probe_right", "common_right")]
-        lines.append(f"{'mean over sets':22}" + "".join(f"{cell:>30}" for cell in cells))
+        lines.append(f"{'mean over sets':34}" + "".join(f"{cell:>27}" for cell in cells))
         leaked = len(result["leaks"])
         lines.append(
             f"answers outside the set's labels: {result['outside']:.1%}; held-out pictures seen in training: {leaked}"
         )
+    else:
+        lines += [f"{name:34}{_cell(figure):>27}" for name, figure in result["headline"].items()]
+        if (lead := result["metrics"]["dice_mean_minus_unet"]) is not None:
+            lines.append(f"{'mean Dice less the sets’ U-Nets':34}{lead:>+27.3f}   ({result['unet_source']})")
     lines.append(f"{result['split']} split; 95 % bootstrap intervals. Research use only.")
     return "\n".join(lines)
 
@@ -95,4 +141,6 @@ def _table(what: str, result: dict) -> str:
 def _cell(figure: dict) -> str:
     if figure["value"] is None:
         return "–"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f} n={figure['n']}"
     return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}] n={figure['n']}"

@@ -61,9 +61,9 @@ def train_segmentor(config: Path, data: Path, out: Path, resume: bool) -> dict:
     from slidekick.grounding.train import train
 
     log = train(config, data, out, resume=resume)
-    from slidekick.grounding.evaluate import finish
+    from slidekick.grounding.finish import finish
 
-    return {"weights": str(out), "log": log, "figures": finish(out, config, data)}
+    return {"weights": str(out), "log": log, "figures": finish(out, config, data)["figures"]}
 
 
 def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from slidekick.data.errors import InputError
 from slidekick.data.items import Item
 from slidekick.data.statistics import Figure, bootstrap_figure, mean_figure
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
-from slidekick.grounding.calibration import PixelCalibration, expected_calibration_error
+from slidekick.grounding.calibration import PixelCalibration, expected_calibration_error, reliability
 from slidekick.grounding.clicks import ENOUGH, clicks_to
 from slidekick.grounding.metrics import (
     aggregated_jaccard,
@@ -73,7 +74,8 @@ def _row(triple: Triple, finding, mask: np.ndarray, ids: np.ndarray | None, seen
     drawn = finding.mask if seen is None else finding.mask & seen
     item = triple.item
     row = {
-        "concept": triple.concept, "set": item.set, "id": item.id, "group": f"{item.set} {item.group or item.id}",
+        "concept": triple.concept, "set": item.set, "item": f"{item.set}/{item.id}",
+        "group": f"{item.set} {item.group or item.id}",
         "there": bool(mask.any()), "presence": finding.presence, "found": bool(drawn.any()), "dice": None,
     }  # fmt: skip
     if triple.mode == "whole":  # a tile with a label: says what is there, not where its edges are
@@ -92,6 +94,63 @@ def _row(triple: Triple, finding, mask: np.ndarray, ids: np.ndarray | None, seen
             "count": len(np.unique(drawn_ids)) - 1, "true_count": number,
         }  # fmt: skip
     return row
+
+
+def evaluate_grounding(
+    segmentor: Segmentor, items: Sequence[Item], clicks: bool = False, peers: dict[str, dict] | None = None
+) -> dict:
+    """Everything that is measured of a segmentor on labelled pictures, JSON-ready.
+
+    metrics: numbers by name (dice_mean, dice.<concept>, cgf1, presence_mcc, absent_not_found, ece, aji.<concept>,
+    pq.<concept>, ...). headline, figures: the same with n and intervals, over all, by concept and by set. apart: mean
+    Dice on sets that the card does not name, where the others are there too. clicks: count them as well (minutes).
+    peers: "concept in set" -> Dice of the U-Net of that set, for dice_mean_minus_unet. rows: one a prompt.
+    Raises InputError where no picture says anything of a concept of the card.
+    """
+    wanted = asked(items, list(segmentor.vocabulary.concepts))
+    if not any(triple.mode == "mask" for triple in wanted):
+        raise InputError("no mask of any concept that the segmentor knows; give sets with masks and `classes`")
+    pixels = PixelCalibration()
+    rows = ask_all(segmentor, wanted, pixels)
+    known = {name for concept in segmentor.vocabulary.concepts.values() for name in concept.sets}
+    strange = {row["set"] for row in rows if row["dice"] is not None} - known
+    apart = [row for row in rows if row["set"] in strange]
+    if len(apart) < len([row for row in rows if row["dice"] is not None]):
+        rows = [row for row in rows if row["set"] not in strange]
+    else:
+        apart = []
+    result = {"headline": headline(rows, pixels), "figures": summary(rows)}
+    if apart:
+        result["apart"] = summary(apart)
+    if clicks:
+        result["clicks"] = count_clicks(segmentor, wanted)
+        result["headline"]["clicks_to_dice_85"] = mean_figure([row["needed"] for row in result["clicks"]]).to_dict()
+    metrics = {name: figure["value"] for name, figure in result["headline"].items()}
+    for name, figures in result["figures"].items():
+        if name in segmentor.vocabulary.concepts:
+            metrics |= {f"{key}.{name}": figures[key]["value"] for key in ("dice", "aji", "pq") if figures[key]["n"]}
+    metrics["dice_mean_minus_unet"] = minus_unet(rows, peers or {})
+    charts = {
+        "pixels": pixels.table(), "presence": _presence_table(rows)
+    }  # fmt: skip
+    return {"metrics": metrics, **result, "reliability": charts, "rows": [*rows, *apart]}
+
+
+def _presence_table(rows: Sequence[dict]) -> list[dict]:
+    return reliability(np.array([row["presence"] for row in rows]), np.array([row["there"] for row in rows]))
+
+
+def minus_unet(rows: Sequence[dict], peers: dict[str, dict]) -> float | None:
+    """Mean over concepts of our mean Dice less that of the sets' own U-Nets, over the sets that have one."""
+    ours, theirs = defaultdict(list), defaultdict(list)
+    for row in rows:
+        peer = peers.get(f"{row['concept']} in {row['set']}")
+        if row["dice"] is not None and peer:
+            ours[row["concept"]].append(row["dice"])
+            theirs[row["concept"]].append(peer["value"])
+    if not ours:
+        return None
+    return float(np.mean([np.mean(ours[name]) - np.mean(theirs[name]) for name in ours]))
 
 
 def summary(rows: Sequence[dict]) -> dict[str, dict]:
@@ -195,5 +254,18 @@ def count_clicks(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dict]:
             after = [first, *(session.dice if session else ())]
             scores = {f"dice_{number}": after[min(number, len(after) - 1)] for number in (0, 1, 3, 5)}
             needed = session.needed if session else 0
-            rows.append({"concept": concept, "set": triple.item.set, "id": triple.item.id, "needed": needed, **scores})
+            rows.append({"concept": concept, "item": f"{triple.item.set}/{triple.item.id}", "needed": needed, **scores})
     return rows
+
+
+def renderer(segmentor: Segmentor, items: Sequence[Item]):
+    """Row -> pixels, truth and what is drawn, for `gallery.worst_and_best`."""
+    found = {(t.concept, f"{t.item.set}/{t.item.id}"): t for t in triples(items, list(segmentor.vocabulary.concepts))}
+
+    def render(row: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        triple = found[row["concept"], row["item"]]
+        mpp = (triple.item.mpp,) * 2 if triple.item.mpp else None
+        (finding,) = segmentor.segment(pixels_of(triple.item.image), [triple.concept], mpp=mpp)
+        return pixels_of(triple.item.image), truth(triple)[0], finding.mask
+
+    return render

@@ -17,15 +17,16 @@ from scipy.optimize import minimize
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
 from slidekick.data.triples import Triple, pixels_of, triples, truth
-from slidekick.grounding.calibration import PixelCalibration
-from slidekick.grounding.evaluate import ask_all, asked, count_clicks, headline, summary
+from slidekick.grounding.charts import curves_png
+from slidekick.grounding.evaluate import ask_all, asked, evaluate_grounding, renderer
+from slidekick.grounding.gallery import worst_and_best
 from slidekick.grounding.runtime import TorchNetwork
 from slidekick.grounding.segmentor import Segmentor
 from slidekick.grounding.sizes import SegmentorConfig
-from slidekick.grounding.train import CHECKPOINT, load_config, phrase_vectors
+from slidekick.grounding.train import CHECKPOINT, LOG, load_config, phrase_vectors
 from slidekick.grounding.vocabulary import Calibration, Concept, Vocabulary
 
-FIGURES = "figures.json"
+FIGURES, CURVES = "figures.json", "curves.png"
 PIXELS = 2000  # drawn from each val picture for the pixels' slope
 SHRINK = 1.0  # weight of an offset's distance from the common one against the log-likelihood
 
@@ -50,22 +51,19 @@ def finish(out: Path, config_path: Path, data: Path) -> dict:
     Segmentor(TorchNetwork(model), Vocabulary(card(config, items["train"]), vectors)).save_pretrained(out)
     segmentor = Segmentor.from_pretrained(out)  # what is measured is what was written and will be run
     segmentor.vocabulary = calibrated(segmentor, asked(items["val"], list(config["concepts"])))
-    wanted = asked(items["test"], list(config["concepts"]))
-    pixels = PixelCalibration()
-    rows = ask_all(segmentor, wanted, pixels)
-    figures = {"headline": headline(rows, pixels), "figures": summary(rows)}
-    figures["clicks"] = count_clicks(segmentor, wanted)
-    dice = {
-        name: figures["figures"][name]["dice"] for name in segmentor.vocabulary.concepts if name in figures["figures"]
-    }
+    figures = evaluate_grounding(segmentor, items["test"], clicks=True)
+    rows = figures.pop("rows")
+    dice = {name: figures["figures"].get(name, {}).get("dice") for name in segmentor.vocabulary.concepts}
     segmentor.vocabulary = segmentor.vocabulary.with_concepts(
         [
-            replace(c, test=dice[c.name]["n"], dice=dice[c.name]["value"]) if c.name in dice else c
+            replace(c, test=dice[c.name]["n"], dice=dice[c.name]["value"]) if dice[c.name] else c
             for c in segmentor.vocabulary.concepts.values()
         ]
     )
     segmentor.save_pretrained(out)
     write_atomic(out / FIGURES, json.dumps(figures, indent=1))
+    write_atomic(out / CURVES, curves_png([json.loads(line) for line in (out / LOG).read_text().splitlines()]))
+    worst_and_best([row for row in rows if row["dice"] is not None], renderer(segmentor, items["test"]), out)
     return figures
 
 

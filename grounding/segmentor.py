@@ -20,14 +20,15 @@ from slidekick.grounding.finding import Finding
 from slidekick.grounding.instances import grow_instances, label_at_full_size
 from slidekick.grounding.pointing import NAMELESS, Clicks, checked_boxes, checked_points, outline_objects
 from slidekick.grounding.runtime import Maps, Network
-from slidekick.grounding.sizes import MASK_STRIDE, PHRASE_WIDTH
-from slidekick.grounding.tiles import Canvas, Tiling, rescale
+from slidekick.grounding.sizes import FILLED, MASK_STRIDE, PHRASE_WIDTH
+from slidekick.grounding.tiles import SMALLEST, Canvas, Tiling, rescale
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 WEIGHTS = Path(__file__).parent / "weights"
 MODEL, CONFIG, CARD, PHRASES = "model.safetensors", "config.json", "vocabulary.json", "phrases.safetensors"
 
 ZOOM_LIMITS = (0.05, 4.0)  # beyond these a picture holds too little, or nothing, of what the concept looks like
+LARGEST_UNKNOWN = 1.4  # zoom of small pictures whose scale is unknown, as in training
 ENOUGH_OBJECTS = 10  # for their median diameter to tell the scale
 SAME_SCALE = (0.7, 1.25)  # usual over seen diameter for which a second look gains nothing
 MAX_RATIO = 2.0  # between first and second look: beyond it the objects seen first are not to be trusted
@@ -117,17 +118,18 @@ class Segmentor:
 
     def _seen(self, image: np.ndarray, meant: list[Concept | None], mpp, clicks: Clicks) -> dict[str, Canvas]:
         canvases: dict[str, Canvas] = {}
-        for zoom, group in self._by_zoom(meant, mpp).items():
+        for zoom, group in self._by_zoom(meant, mpp, image.shape[:2]).items():
             canvases |= self._look(image, group, zoom, clicks)
         for concept in {c.name: c for c in meant if c is not None and mpp is None and c.diameter_um}.values():
-            if (zoom := _better_zoom(concept, canvases[concept.name])) != concept.zoom:
+            first = zoom_for(concept, None, max(image.shape[:2]))
+            if (zoom := _better_zoom(concept, canvases[concept.name], first)) != first:
                 canvases |= self._look(image, [concept], zoom, clicks)
         return canvases
 
-    def _by_zoom(self, meant: list[Concept | None], mpp: tuple[float, float] | None) -> dict[float, list[Concept]]:
+    def _by_zoom(self, meant: list[Concept | None], mpp, shape: tuple[int, int]) -> dict[float, list[Concept]]:
         groups: dict[float, list[Concept]] = {}
         for concept in dict.fromkeys(c for c in meant if c is not None):
-            groups.setdefault(round(zoom_for(concept, mpp), 3), []).append(concept)
+            groups.setdefault(round(zoom_for(concept, mpp, max(shape)), 3), []).append(concept)
         return groups
 
     def _look(self, image: np.ndarray, concepts: list[Concept], zoom: float, clicks: Clicks) -> dict[str, Canvas]:
@@ -177,7 +179,7 @@ class Segmentor:
                 findings.append(self._unknown(said, image.shape[:2]))
                 continue
             vector = self.vocabulary.vectors[concept.name] if concept else np.zeros(PHRASE_WIDTH, np.float32)
-            zoom = zoom_for(concept, mpp) if concept else None
+            zoom = zoom_for(concept, mpp, max(image.shape[:2])) if concept else None
             slope = self.vocabulary.calibration.pixel
             drawn, labels = outline_objects(self.network, image, vector, zoom, clicks, frames, slope)
             name = concept.name if concept else NAMELESS
@@ -211,10 +213,14 @@ def sigmoid(logits):
     return 0.5 * np.tanh(0.5 * np.asarray(logits, np.float32)) + 0.5
 
 
-def zoom_for(concept: Concept, mpp: tuple[float, float] | None) -> float:
-    """Pixels looked at per picture pixel: none is made up or thrown away within the concept's range of scales."""
+def zoom_for(concept: Concept, mpp: tuple[float, float] | None, longest: int) -> float:
+    """Pixels looked at per picture pixel: none is made up or thrown away within the concept's range of scales.
+
+    longest: the picture's longer side in px. Where the scale is unknown, a small picture is looked at larger, so that
+    it fills a window as far as it did in training.
+    """
     if mpp is None:
-        return concept.zoom
+        return float(max(concept.zoom, min(FILLED * SMALLEST / longest, LARGEST_UNKNOWN)))
     own = (mpp[0] * mpp[1]) ** 0.5
     return float(np.clip(own / np.clip(own, *concept.scale), *ZOOM_LIMITS))
 
@@ -239,17 +245,17 @@ def _clicks_in(clicks: Clicks, factor: tuple[float, float], place: tuple[int, in
     return [(x, y, label) for x, y, label in moved if 0 <= x < tile[1] and 0 <= y < tile[0]]
 
 
-def _better_zoom(concept: Concept, canvas: Canvas) -> float:
-    """Zoom at which objects seen at the concept's usual zoom would have their usual size, where that is far off.
+def _better_zoom(concept: Concept, canvas: Canvas, first: float) -> float:
+    """Zoom at which objects seen at the zoom `first` would have their usual size, where that is far off.
 
     For pictures of unknown scale: the size of the objects themselves tells it, as in Cellpose (Stringer et al. 2021).
     """
     objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior)
     areas = np.bincount(objects.ravel())[1:] * MASK_STRIDE**2
     if len(areas) < ENOUGH_OBJECTS:
-        return concept.zoom
+        return first
     seen = float(np.median(2 * np.sqrt(areas / np.pi)))
-    ratio = concept.diameter_um / concept.scale[0] * concept.zoom / seen
+    ratio = concept.diameter_um / concept.scale[0] / seen
     if SAME_SCALE[0] <= ratio <= SAME_SCALE[1]:
-        return concept.zoom
-    return concept.zoom * float(np.clip(ratio, 1 / MAX_RATIO, MAX_RATIO))
+        return first
+    return round(first * float(np.clip(ratio, 1 / MAX_RATIO, MAX_RATIO)), 3)

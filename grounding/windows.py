@@ -17,14 +17,13 @@ from scipy import ndimage
 from slidekick.data.items import Item
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
 from slidekick.grounding.prompts import Click, box_around, click_in, pick_object
-from slidekick.grounding.sizes import MASK_STRIDE, NEGATIVE, POSITIVE
+from slidekick.grounding.sizes import FILLED, MASK_STRIDE, NEGATIVE, POSITIVE
 
 # Haematoxylin, eosin, residual as optical densities (Ruifrok & Johnston 2001), for stain jitter.
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
 HED_INVERSE = np.linalg.inv(HED).astype(np.float32)
 
 LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
-FILLED = 0.7  # of a window's side that a picture must fill; the rest is mirrored
 SMALLEST_THERE = 12  # marked window px from which a concept is there
 TEXT, OBJECT, CLICKED = "text", "object", "clicked"  # kinds of prompts
 
