@@ -11,10 +11,13 @@ _HOME = {
     "Segmentor": "segmentor",
     "concept_colours": "palette",
     "draw_overlay": "overlay",
-    "from_geojson": "export",
+    "from_geojson": "annotations",
     "from_rle": "export",
+    "prompts_of": "annotations",
+    "read_geojson": "geojson",
     "to_geojson": "export",
     "to_rle": "export",
+    "write_geojson": "export",
     "write_label_png": "export",
 }
 __all__ = list(_HOME)

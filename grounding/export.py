@@ -1,16 +1,17 @@
-"""Findings in the formats of other tools: COCO run-length masks, QuPath GeoJSON, label pictures. And back.
+"""Findings in the formats of other tools: COCO run-length masks, QuPath GeoJSON, label pictures.
 
 GeoJSON follows QuPath: level-0 pixels, `objectType` annotation for regions and detection for objects, every
 measurement a number with its unit in the name. Polygons run along pixel edges, so masks survive the way there
-and back. Nothing is drawn here.
+and back (`annotations.py`). Nothing is drawn here.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import os
 import uuid
-import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -18,14 +19,16 @@ from PIL import Image
 from scipy import ndimage
 
 from slidekick.data.errors import InputError
-from slidekick.data.files import write_atomic
+from slidekick.data.files import stream_atomic, write_atomic
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import measure
-from slidekick.grounding.outline import Polygon, fill, trace
+from slidekick.grounding.outline import Polygon, trace
 from slidekick.grounding.palette import concept_colours
 
 MOST_LABELS = 65535  # what a 16-bit label picture can number
+MOST_PIXELS = 1_000_000_000  # of a mask read back: twenty of the largest pictures
+MOST_CODES = 7  # characters a run: 35 bits hold any difference of runs within MOST_PIXELS
 _NAMESPACE = uuid.UUID("6d1f0a62-4a3e-5f0b-9f7c-2d9f5a1f7c11")  # ours, so that equal results get equal ids
 
 
@@ -38,19 +41,42 @@ def to_rle(mask: np.ndarray) -> dict:
 
 
 def from_rle(rle: dict) -> np.ndarray:
-    """The bool (H, W) mask of a COCO run-length code. Raises InputError where it is none."""
-    from pycocotools import mask as coco
+    """The bool (H, W) mask of a COCO run-length code. Raises InputError where it is none.
 
+    Decoded here, for pycocotools writes past its memory where a code does not fit its size: 5 bits a character, the
+    lowest first, 32 where more follow, 16 for a negative number; from the fourth run on the difference to the last
+    but one is kept.
+    """
     try:
         height, width = (int(side) for side in rle["size"])
-        counts = rle["counts"].encode("ascii")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # pycocotools on NumPy 2's copy keyword
-            return coco.decode({"size": [height, width], "counts": counts}).astype(bool)
+        if not (height >= 0 <= width and height * width <= MOST_PIXELS):
+            raise ValueError("no size of a picture")
+        runs = _runs(rle["counts"].encode("ascii"))
+        if runs.sum() != height * width or (runs < 0).any():
+            raise ValueError("the runs do not fill the size")
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{str(rle)[:60]!r} is no COCO run-length mask; give {{'size': [h, w], 'counts': text}}"
         ) from error
+    marked = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return np.ascontiguousarray(marked.reshape(width, height).T)
+
+
+def _runs(counts: bytes) -> np.ndarray:
+    """int64 (n,): lengths of the runs, unmarked first. Raises ValueError where `counts` is no code."""
+    codes = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    if not len(codes):
+        return codes
+    last = np.flatnonzero(codes & 32 == 0)
+    first = np.concatenate([[0], last[:-1] + 1]).astype(np.int64)
+    lengths = last - first + 1 if len(last) else np.array([99])
+    if codes.min() < 0 or codes.max() > 63 or codes[-1] & 32 or lengths.max() > MOST_CODES:
+        raise ValueError("no run-length code")
+    places = np.arange(len(codes)) - np.repeat(first, lengths)
+    values = np.add.reduceat((codes & 31) << 5 * places, first)
+    values -= np.where(codes[last] & 16, 1 << 5 * lengths, 0)
+    values[1::2], values[2::2] = np.cumsum(values[1::2]), np.cumsum(values[2::2])
+    return values
 
 
 def to_geojson(findings: list[Finding], roi: Roi) -> dict:
@@ -59,38 +85,28 @@ def to_geojson(findings: list[Finding], roi: Roi) -> dict:
     A region is one annotation; objects are one detection each. Ids depend only on the picture's name and
     place, the concept and the object's number, so the same result is the same file.
     """
+    return {"type": "FeatureCollection", "features": list(features_of(findings, roi))}
+
+
+def features_of(findings: list[Finding], roi: Roi) -> Iterator[dict]:
+    """The features of `to_geojson`, one at a time."""
     colours = concept_colours(finding.concept for finding in findings)
-    features = []
     for finding in findings:
         if finding.found:
-            features += _features(finding, roi, colours[finding.concept])
-    return {"type": "FeatureCollection", "features": features}
+            yield from _features(finding, roi, colours[finding.concept])
 
 
-def from_geojson(data: dict, roi: Roi) -> list[Finding]:
-    """Findings of a FeatureCollection as it lies over `roi`'s pixels, one for each classification name.
+def write_geojson(path: str | os.PathLike, findings: list[Finding], roi: Roi) -> Path:
+    """Write `to_geojson` to `path`, feature by feature, so that memory does not grow with their number.
 
-    Annotations become regions, detections and cells objects; parts outside the picture are cut off; where
-    objects overlap the later one wins. score and presence are read back where `to_geojson` wrote them, else 1.
-    Raises InputError where `data` is no FeatureCollection of polygons.
+    The same bytes as of json.dumps. Raises OutputError where the file cannot be written.
     """
-    shape = roi.pixels.shape[:2]
-    found: dict[tuple[str, bool], Finding] = {}
-    try:
-        for feature in data["features"]:
-            properties = feature["properties"]
-            concept = (properties.get("classification") or {}).get("name", "unclassified")
-            countable = properties.get("objectType", "annotation") != "annotation"
-            mask = fill(_to_picture(feature["geometry"], roi), shape)
-            said = properties.get("measurements") or {}
-            finding = found.get((concept, countable)) or _blank(concept, countable, shape, said)
-            if countable and mask.any():
-                finding.instances[mask] = finding.instances.max() + 1
-            finding.mask[mask] = True
-            found[concept, countable] = finding
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise InputError(f"no GeoJSON FeatureCollection of polygons ({error}); export it from QuPath as one") from error
-    return list(found.values())
+    with stream_atomic(path) as stream:
+        stream.write(b'{"type": "FeatureCollection", "features": [')
+        for number, feature in enumerate(features_of(findings, roi)):
+            stream.write((", " if number else "").encode() + json.dumps(feature).encode())
+        stream.write(b"]}")
+    return Path(path)
 
 
 def label_png(finding: Finding) -> bytes:
@@ -111,15 +127,15 @@ def write_label_png(path: str | os.PathLike, finding: Finding) -> Path:
     return write_atomic(path, label_png(finding))
 
 
-def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> list[dict]:
+def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> Iterator[dict]:
     classification = {"name": finding.concept, "color": list(colour)}
     seed = (roi.source, *_origin(roi), finding.concept)
     said = {"Mean probability (0-1)": finding.score, "Presence probability (0-1)": finding.presence}
     if finding.instances is None:
         measured = measure(finding, roi.mpp)
         numbers = _areas(measured.area_px, roi) | {"Area %": 100 * measured.area_fraction} | said
-        return [_feature("annotation", trace(finding.mask), roi, classification, numbers, (*seed, 0))]
-    features = []
+        yield _feature("annotation", trace(finding.mask), roi, classification, numbers, (*seed, 0))
+        return
     for label, window in enumerate(ndimage.find_objects(finding.instances), 1):
         if window is None:
             continue
@@ -130,8 +146,7 @@ def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> list[
         numbers = _areas(area, roi) | {"Diameter px": 2 * (area / np.pi) ** 0.5}
         if roi.mpp:
             numbers["Diameter µm"] = numbers["Diameter px"] * (roi.mpp[0] * roi.mpp[1]) ** 0.5
-        features.append(_feature("detection", polygons, roi, classification, numbers | said, (*seed, label)))
-    return features
+        yield _feature("detection", polygons, roi, classification, numbers | said, (*seed, label))
 
 
 def _feature(kind: str, polygons: list[Polygon], roi: Roi, classification: dict, numbers: dict, seed: tuple) -> dict:
@@ -166,19 +181,3 @@ def _to_level_0(ring: np.ndarray, roi: Roi) -> list[list[float]]:
     points = np.round(ring * roi.downsample + (roi.region.x, roi.region.y), 3)
     whole = [[int(v) if v == int(v) else v for v in point] for point in points.tolist()]
     return [*whole, whole[0]]
-
-
-def _to_picture(geometry: dict, roi: Roi) -> list[np.ndarray]:
-    """All rings of a Polygon or MultiPolygon in pixels of `roi`."""
-    kinds = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}
-    rings = [ring for polygon in kinds[geometry["type"]] for ring in polygon]
-    placed = [(np.asarray(ring, float)[:, :2] - (roi.region.x, roi.region.y)) / roi.downsample for ring in rings]
-    if not all(np.isfinite(ring).all() for ring in placed):
-        raise ValueError("a coordinate is no finite number")
-    return placed
-
-
-def _blank(concept: str, countable: bool, shape: tuple[int, int], said: dict) -> Finding:
-    instances = np.zeros(shape, np.int32) if countable else None
-    score, presence = said.get("Mean probability (0-1)", 1.0), said.get("Presence probability (0-1)", 1.0)
-    return Finding(concept, np.zeros(shape, bool), float(score), float(presence), instances, prompt=concept)

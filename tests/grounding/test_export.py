@@ -1,4 +1,5 @@
 import json
+import tracemalloc
 import uuid
 
 import numpy as np
@@ -11,8 +12,11 @@ from pycocotools import mask as coco
 
 from slidekick.data.errors import InputError, OutputError
 from slidekick.data.slide import Region, Roi
-from slidekick.grounding.export import from_geojson, from_rle, to_geojson, to_rle, write_label_png
+from slidekick.grounding import jsontext
+from slidekick.grounding.annotations import from_geojson
+from slidekick.grounding.export import from_rle, to_geojson, to_rle, write_geojson, write_label_png
 from slidekick.grounding.finding import Finding
+from slidekick.grounding.geojson import read_geojson
 from slidekick.grounding.palette import concept_colours
 
 SHAPES = hnp.array_shapes(min_dims=2, max_dims=2, max_side=12)
@@ -38,6 +42,19 @@ def test_rle_is_what_pycocotools_reads_and_comes_back_the_same(mask):
     assert np.array_equal(from_rle(rle), mask)
 
 
+@given(
+    counts=st.text(st.characters(min_codepoint=32, max_codepoint=127), max_size=40),
+    size=st.tuples(st.integers(-1, 300), st.integers(-1, 300)),
+)
+def test_any_text_as_counts_is_a_mask_of_its_size_or_told_to_be_none(counts, size):
+    try:
+        mask = from_rle({"size": list(size), "counts": counts})
+    except InputError:
+        return
+    assert mask.shape == size
+    assert np.array_equal(from_rle(to_rle(mask)), mask)
+
+
 @pytest.mark.parametrize(
     "rle",
     [
@@ -51,6 +68,9 @@ def test_rle_is_what_pycocotools_reads_and_comes_back_the_same(mask):
         {"size": [2, 2], "counts": "09"},
         {"size": [-2, -2], "counts": "04"},
         {"size": [2, 2], "counts": [0, 4]},
+        {"size": [10**6, 10**6], "counts": "04"},
+        {"size": [2, 2], "counts": "0" * 1000},
+        {"size": [2, 2], "counts": "PPPPPPPPPPPP1"},
     ],
 )
 def test_what_is_no_rle_is_told_so(rle):
@@ -140,33 +160,42 @@ def test_the_same_result_is_the_same_file_and_another_place_has_other_ids():
     assert to_geojson(findings, here)["features"][0]["id"] != to_geojson(findings, there)["features"][0]["id"]
 
 
-@pytest.mark.parametrize(
-    "data",
-    [
-        {},
-        [],
-        None,
-        {"features": [{}]},
-        {"features": [{"properties": {}, "geometry": {"type": "Point", "coordinates": [1, 2]}}]},
-        {"features": [{"properties": {}, "geometry": {"type": "Polygon", "coordinates": [[["a", 2]]]}}]},
-        {"features": [{"properties": {}, "geometry": {"type": "Polygon", "coordinates": [[[float("nan"), 2]]]}}]},
-    ],
-)
-def test_what_is_no_geojson_of_polygons_is_told_so(data):
-    with pytest.raises(InputError, match="no GeoJSON FeatureCollection of polygons"):
-        from_geojson(data, picture((4, 4)))
+@settings(deadline=None, max_examples=60)
+@given(labels=LABELS, downsample=DOWNSAMPLES)
+def test_the_streamed_file_is_the_very_text_and_comes_back_the_same(tmp_path_factory, labels, downsample):
+    path = tmp_path_factory.mktemp("geojson") / "findings.geojson"
+    roi = picture(labels.shape, downsample, (50, 60))
+    findings = [Finding("nucleus", labels > 0, 0.9, 0.8, labels), Finding("gland", labels > 1, 0.9, 0.8)]
+    assert write_geojson(path, findings, roi).read_text() == json.dumps(to_geojson(findings, roi))
+    back = from_geojson(read_geojson(path), roi)
+    assert [finding.concept for finding in back] == [finding.concept for finding in findings if finding.found]
+    for finding in back:
+        assert np.array_equal(finding.mask, labels > (0 if finding.concept == "nucleus" else 1))
 
 
-def test_an_annotation_drawn_in_qupath_without_a_class_is_read():
-    ring = [[1, 1], [3, 1], [3, 3], [1, 3], [1, 1]]
-    feature = {
-        "type": "Feature",
-        "geometry": {"type": "Polygon", "coordinates": [ring]},
-        "properties": {"objectType": "annotation"},
-    }
-    (finding,) = from_geojson({"type": "FeatureCollection", "features": [feature]}, picture((4, 4)))
-    assert finding.concept == "unclassified"
-    assert np.array_equal(np.argwhere(finding.mask), [[1, 1], [1, 2], [2, 1], [2, 2]])
+def test_memory_does_not_grow_with_the_number_of_objects_written_and_read(tmp_path, monkeypatch):
+    path = tmp_path / "many.geojson"
+
+    def peak(action) -> int:
+        tracemalloc.start()
+        action()
+        used = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return used
+
+    def write(objects: int) -> int:
+        labels = np.zeros((4, 4 * objects), np.int32)
+        labels[1, 1::4] = np.arange(objects) + 1
+        finding = Finding("nucleus", labels > 0, 0.9, 0.9, labels)
+        return peak(lambda: write_geojson(path, [finding], picture(labels.shape)))
+
+    write(10)  # what is loaded on first use
+    used = write(3000)
+    size = path.stat().st_size
+    assert size > 1_300_000
+    monkeypatch.setattr(jsontext, "CHUNK", 50_000)  # the one thing that a short file fills
+    assert used < size, "features in memory take many times their text; where objects lie takes less than it"
+    assert peak(lambda: sum(1 for _ in read_geojson(path))) < size
 
 
 @settings(deadline=None, max_examples=30)
