@@ -64,6 +64,9 @@ class Calibration:
     pixel: float = 1.0
 
 
+NEGATIONS = {"no", "non", "not", "without", "free"}  # to which MiniLM's cosine is deaf: "non-cancerous gland"
+
+
 class Match(NamedTuple):
     """What words mean: the known concept, or None; the nearest one; how near (cosine, 1 for a known word)."""
 
@@ -123,7 +126,8 @@ class Vocabulary:
         cosines = np.stack([self.vectors[word] for word in known]) @ asked
         best = self._words[plain(known[int(cosines.argmax())])]
         similarity = float(cosines.max())
-        return Match(best if similarity >= SAME_MEANING else None, best.name, similarity)
+        same = similarity >= SAME_MEANING and not NEGATIONS & set(words.split())
+        return Match(best if same else None, best.name, similarity)
 
     def _by_spelling(self, words: str) -> Match:
         close = difflib.get_close_matches(words, list(self._words), n=1, cutoff=0.0)
