@@ -49,7 +49,7 @@ class Segmentor:
         self.network = network
         self.vocabulary = vocabulary
         self.weights = weights
-        self._kept: tuple[bytes, dict[float, list[Maps]]] = (b"", {})
+        self._kept: tuple[bytes, dict[float, list[Maps]]] = (b"", {})  # the last picture's name and features by zoom
 
     @classmethod
     def from_pretrained(cls, folder: str | Path | None = None, runtime: str = "openvino") -> Segmentor:
@@ -81,6 +81,10 @@ class Segmentor:
         write_atomic(folder / CARD, self.vocabulary.dumps())
         write_atomic(folder / PHRASES, vector_bytes(self.vocabulary.vectors))
         write_atomic(folder / MODEL, weight_bytes(self.network, self.weights))
+
+    def forget(self) -> None:
+        """Drop the features of the last picture, such as to measure what a new one costs."""
+        self._kept = (b"", {})
 
     def segment(
         self,
