@@ -10,8 +10,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,20 @@ def label_png(finding: Finding) -> bytes:
 def write_label_png(path: str | os.PathLike, finding: Finding) -> Path:
     """Write `label_png` to `path`. Raises InputError likewise, OutputError where it cannot be written."""
     return write_atomic(path, label_png(finding))
+
+
+def unique_slugs(words: Iterable[str]) -> list[str]:
+    """File names of `words`: letters, digits and hyphens, each once even where case is not told apart."""
+    names: list[str] = []
+    taken: set[str] = set()
+    for text in words:
+        slug = name = re.sub(r"\W+", "-", text).strip("-") or "unnamed"
+        number = 2
+        while name.lower() in taken:
+            name, number = f"{slug}-{number}", number + 1
+        taken.add(name.lower())
+        names.append(name)
+    return names
 
 
 def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> Iterator[dict]:

@@ -14,7 +14,7 @@ from slidekick.data.errors import InputError, OutputError
 from slidekick.data.slide import Region, Roi
 from slidekick.grounding import jsontext
 from slidekick.grounding.annotations import from_geojson
-from slidekick.grounding.export import from_rle, to_geojson, to_rle, write_geojson, write_label_png
+from slidekick.grounding.export import from_rle, to_geojson, to_rle, unique_slugs, write_geojson, write_label_png
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.geojson import read_geojson
 from slidekick.grounding.palette import concept_colours
@@ -218,3 +218,8 @@ def test_a_label_picture_that_cannot_be_written_right_is_not_written(tmp_path):
     with pytest.raises(OutputError):
         write_label_png(tmp_path / "file" / "out.png", Finding("gland", many > 0, 1, 1))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_concepts_that_differ_by_signs_alone_get_files_of_their_own():
+    words = ["CD3+ cell", "CD3- cell", "cd3 cell", "nucleus", "Zelle µ", "/../etc", "??"]
+    assert unique_slugs(words) == ["CD3-cell", "CD3-cell-2", "cd3-cell-3", "nucleus", "Zelle-µ", "etc", "unnamed"]
