@@ -40,6 +40,11 @@ class Batch:
     present: torch.Tensor
     asked: torch.Tensor
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on another device."""
+        moved = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        return Batch(**{name: v.to(device) if isinstance(v, torch.Tensor) else v for name, v in moved.items()})
+
 
 def collate(drawn: list[tuple[np.ndarray, list[Prompt]]], embeddings: dict[str | None, np.ndarray]) -> Batch:
     """Windows of one size, and the vectors of their phrases (None: no words)."""
@@ -69,14 +74,19 @@ class Lesson(nn.Module):
 
     def forward(self, batch: Batch, rng: np.random.Generator) -> tuple[torch.Tensor, dict[str, float]]:
         """Loss and its parts."""
+        device = next(self.model.parameters()).device
+        batch = batch.to(device)
         features = self.model.encode(batch.pixels)
-        masks, present = self.model.decode(_of(features, batch.index), batch.phrases, *_points(batch.clicks))
+        masks, present = self.model.decode(_of(features, batch.index), batch.phrases, *_points(batch.clicks, device))
         parts = _marks(masks, present, batch)
         again, clicks = self._corrections(masks[:, 0].detach(), batch, rng)
         if again:
-            pick = torch.tensor(again)
+            pick = torch.tensor(again, device=device)
             second, _ = self.model.decode(
-                _of(features, batch.index[pick]), batch.phrases[pick], *_points(clicks), former=masks[pick, 0].detach()
+                _of(features, batch.index[pick]),
+                batch.phrases[pick],
+                *_points(clicks, device),
+                former=masks[pick, 0].detach(),
             )
             share = len(again) / len(batch.clicks)
             parts["corrected"] = share * _drawing(second[:, 0], batch.mask[pick], batch.judged[pick])[1]
@@ -90,7 +100,7 @@ class Lesson(nn.Module):
     def _corrections(self, logits: torch.Tensor, batch: Batch, rng) -> tuple[list[int], list[list]]:
         again, clicks = [], []
         for prompt in np.flatnonzero(rng.random(len(logits)) < self.corrected):
-            drawn, wanted = (logits[prompt] > 0).numpy(), (batch.mask[prompt] >= 0.5).numpy()
+            drawn, wanted = (logits[prompt] > 0).cpu().numpy(), (batch.mask[prompt] >= 0.5).cpu().numpy()
             click = correcting_click(drawn, wanted, MASK_STRIDE, rng)
             if click is not None:
                 again.append(int(prompt))
@@ -102,11 +112,11 @@ def _of(features: Features, index: torch.Tensor) -> Features:
     return Features(*(None if level is None else level[index] for level in features))
 
 
-def _points(clicks: list[list]) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+def _points(clicks: list[list], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
     if not any(clicks):
         return None, None
     points, labels = padded(clicks)
-    return torch.from_numpy(points), torch.from_numpy(labels)
+    return torch.from_numpy(points).to(device), torch.from_numpy(labels).to(device)
 
 
 def _marks(masks: torch.Tensor, present: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:

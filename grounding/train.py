@@ -68,7 +68,7 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
 
     Raises InputError for a configuration or data folder that cannot be used.
     """
-    from accelerate import Accelerator
+    from accelerate import Accelerator, DistributedDataParallelKwargs
 
     config = load_config(config_path)
     plan = config["training"]
@@ -85,7 +85,8 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     optimizer = _optimizer(model, plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan["warmup"], total))
     first = _load_checkpoint(out, model, optimizer, schedule, average) if resume else 0
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no click in a step: no click's weights
+    accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     lesson, optimizer = accelerator.prepare(Lesson(model, plan["corrected"]), optimizer)
     _trim_log(out / LOG, first)
     log: dict = {}
@@ -98,7 +99,7 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
         if not accelerator.is_main_process:
             continue
         if (step + 1) % plan["validate_every"] == 0 and watched.names:
-            log |= validate(model, average, watched, vectors, plan["seed"])
+            log |= validate(model, average, watched, vectors)
         if (step + 1) % plan["log_every"] == 0:
             entry = {"step": step + 1, "minutes": (time.time() - began) / 60, **log}
             out.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ def _step(accelerator, lesson, optimizer, sampler: Sampler, vectors: dict, step:
     return {"loss": float(loss.detach()), **parts}
 
 
-def validate(model: SegmentorModel, average: dict, sampler: Sampler, vectors: dict, seed: int) -> dict[str, float]:
+def validate(model: SegmentorModel, average: dict, sampler: Sampler, vectors: dict) -> dict[str, float]:
     """Of the averaged weights on fixed val windows, asked by words: mean Dice where it is, share right of presence."""
     import copy
 
@@ -142,6 +143,7 @@ def validate(model: SegmentorModel, average: dict, sampler: Sampler, vectors: di
     with torch.inference_mode():
         for index in range(0, VAL_WINDOWS, 8):
             batch = collate([sampler.draw(0, index + place, BASE_SIDE) for place in range(8)], vectors)
+            batch = batch.to(next(model.parameters()).device)
             batch_features = model.encode(batch.pixels)
             features = type(batch_features)(*(level[batch.index] for level in batch_features))
             masks, present = model.decode(features, batch.phrases)
