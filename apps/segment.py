@@ -1,7 +1,7 @@
-"""`slidekick segment IMAGE --concept WORDS ...`: find structures by name; numbers on screen, masks into --out.
+"""`slidekick segment IMAGE --concept WORDS ...`: find structures by name, or outline what is clicked or boxed.
 
-Writes, all or nothing and only where --out is given: an overlay PNG, QuPath GeoJSON, COCO RLE as JSON, and a label
-PNG for each concept that was found.
+Numbers on screen, masks into --out: an overlay PNG, QuPath GeoJSON, COCO RLE as JSON, a label PNG for each concept that
+was found and, with --zarr, OME-Zarr label images. Each file is written whole or not at all, and only into --out.
 """
 
 from __future__ import annotations
@@ -9,62 +9,56 @@ from __future__ import annotations
 import argparse
 import io
 import json
-import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 from slidekick.apps.options import add_picture, add_results, read_picture
+from slidekick.apps.prompting import add_prompts, asks_of, check_asked, idle_clicks, named, scale_warnings
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
 
 SCHEMA = "slidekick.segment/1"
-MAX_CONCEPT = 100  # characters; a concept is a word or a few
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `slidekick segment`."""
     add_picture(parser)
-    parser.add_argument(
-        "--concept",
-        action="append",
-        required=True,
-        metavar="WORDS",
-        help="what to look for, such as nucleus or gland; may be given several times",
-    )
+    add_prompts(parser)
     parser.add_argument("--weights", type=Path, metavar="DIR", help="a segmentor of your own (default: ours)")
     add_results(parser, "overlay PNG, GeoJSON, RLE JSON and label PNGs")
+    parser.add_argument("--zarr", action="store_true", help="write OME-Zarr label images into --out as well")
 
 
 def run(args: argparse.Namespace) -> int:
     """Segment, print, and write where asked."""
-    concepts = checked_concepts(args.concept)
+    check_asked(args)
     if args.out:
         check_writable(args.out)
+    if args.zarr:
+        _check_zarr(args.out)
     roi = read_picture(args)
+    asks = asks_of(args, roi)
     from slidekick.grounding import Segmentor
 
     segmentor = Segmentor.from_pretrained(args.weights)
-    findings = segmentor.segment(roi.pixels, concepts, mpp=roi.mpp)
-    _tell_unknown(findings)
-    files = write_results(args.out, roi, findings) if args.out else {}
-    facts = describe(roi, findings) | {"files": {kind: str(path) for kind, path in files.items()}}
+    vocabulary = getattr(segmentor, "vocabulary", None)
+    asks, warnings = named(asks, bool(args.concept), vocabulary)
+    findings = [
+        finding
+        for ask in asks
+        for finding in segmentor.segment(
+            roi.pixels, ask.concepts, mpp=roi.mpp, points=ask.points or None, boxes=ask.boxes or None
+        )
+    ]
+    known = [finding.concept for finding in findings if finding.known]
+    warnings += _unknown(findings) + idle_clicks(asks) + scale_warnings(known, vocabulary, roi.mpp)
+    for line in warnings:
+        print(f"slidekick: {line}", file=sys.stderr)
+    files = write_results(args.out, roi, findings, args.zarr) if args.out else {}
+    facts = describe(roi, findings) | {"warnings": warnings, "files": {kind: str(path) for kind, path in files.items()}}
     print(json.dumps(facts, indent=2) if args.json else as_text(facts))
     return 0
-
-
-def checked_concepts(concepts: list[str]) -> list[str]:
-    """The concepts with single spaces, each once. Raises InputError for an empty or overlong one."""
-    clean = [" ".join(concept.split()) for concept in concepts]
-    for concept in clean:
-        if not re.search(r"\w", concept):
-            raise InputError(f"concept {concept!r} is empty; name a structure, such as --concept nucleus")
-        if len(concept) > MAX_CONCEPT:
-            raise InputError(
-                f"concept {concept[:30]!r}… has {len(concept)} characters; give a word or a few, "
-                f"{MAX_CONCEPT} characters at most"
-            )
-    return list(dict.fromkeys(clean))
 
 
 def describe(roi, findings: list) -> dict:
@@ -109,11 +103,12 @@ def as_text(facts: dict) -> str:
     return "\n".join(lines)
 
 
-def write_results(folder: Path, roi, findings: list) -> dict[str, Path]:
-    """Write the files into `folder`; what each is -> its path. All are made in memory before the first is written."""
+def write_results(folder: Path, roi, findings: list, zarr: bool = False) -> dict[str, Path]:
+    """Write the files into `folder`; what each is -> its path. Those that can fail for what they hold come first."""
     from PIL import Image
 
-    from slidekick.grounding.export import label_png, to_geojson, to_rle
+    from slidekick.grounding.export import label_png, to_rle, unique_slugs, write_geojson
+    from slidekick.grounding.ome_zarr import write_ome_zarr
     from slidekick.grounding.overlay import draw_overlay
 
     stem = Path(roi.source).stem
@@ -123,13 +118,15 @@ def write_results(folder: Path, roi, findings: list) -> dict[str, Path]:
     masks = {finding.concept: to_rle(finding.mask) for finding in found}
     contents = {
         "overlay": (f"{stem}.overlay.png", overlay.getvalue()),
-        "geojson": (f"{stem}.geojson", json.dumps(to_geojson(findings, roi))),
         "masks": (f"{stem}.masks.json", json.dumps(masks, indent=1)),
     }
-    for finding in found:
-        slug = re.sub(r"\W+", "-", finding.concept).strip("-")
+    for finding, slug in zip(found, unique_slugs(finding.concept for finding in found), strict=True):
         contents[f"labels of {finding.concept}"] = (f"{stem}.{slug}.png", label_png(finding))
-    return {kind: write_atomic(folder / name, content) for kind, (name, content) in contents.items()}
+    files = {}
+    if zarr:
+        files["zarr"] = write_ome_zarr(folder / f"{stem}.ome.zarr", findings, roi)
+    files["geojson"] = write_geojson(folder / f"{stem}.geojson", findings, roi)
+    return files | {kind: write_atomic(folder / name, content) for kind, (name, content) in contents.items()}
 
 
 def _row(finding: dict) -> tuple[str, ...]:
@@ -151,8 +148,8 @@ def _row(finding: dict) -> tuple[str, ...]:
     return finding["concept"], "yes", count, area, diameter, finding["place"], presence
 
 
-def _tell_unknown(findings: list) -> None:
-    """A warning for each concept outside the vocabulary; InputError where there is no other."""
+def _unknown(findings: list) -> list[str]:
+    """A line for each concept outside the vocabulary; InputError where there is no other."""
     lines = [
         f"concept {finding.prompt or finding.concept!r} is not in the segmentor's vocabulary"
         + (f"; nearest known: {finding.nearest}" if finding.nearest else "")
@@ -161,5 +158,12 @@ def _tell_unknown(findings: list) -> None:
     ]
     if len(lines) == len(findings):
         raise InputError(lines[0])
-    for line in lines:
-        print(f"slidekick: {line}", file=sys.stderr)
+    return lines
+
+
+def _check_zarr(out: Path | None) -> None:
+    if out is None:
+        raise InputError("--zarr writes into a folder; give --out DIR")
+    from slidekick.grounding.ome_zarr import need_zarr
+
+    need_zarr()

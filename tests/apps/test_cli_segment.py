@@ -20,7 +20,7 @@ class KnowsAnswers:
     def from_pretrained(cls, folder=None):
         return cls()
 
-    def segment(self, image, concepts, *, mpp=None):
+    def segment(self, image, concepts, *, mpp=None, points=None, boxes=None):
         empty = np.zeros(image.shape[:2], bool)
         labels = empty.astype(np.int32)
         labels[4:8, 4:8], labels[12:16, 4:8] = 1, 2
