@@ -21,6 +21,7 @@ from slidekick.grounding.tower import to_tensor
 from slidekick.grounding.windows import Prompt
 
 DICE_SMOOTH = 16.0  # mask cells; keeps near-empty windows from dominating
+ABSENT = 0.3  # weight of cells of absent concepts: presence answers for them, and they must not thin out all masks
 WEIGHTS = {"mask": 1.0, "dice": 0.7, "interior": 1.0, "presence": 0.3}
 
 
@@ -89,8 +90,8 @@ class Lesson(nn.Module):
                 former=masks[pick, 0].detach(),
             )
             share = len(again) / len(batch.clicks)
-            parts["corrected"] = share * _drawing(second[:, 0], batch.mask[pick], batch.judged[pick])[1]
-            parts["mask"] = parts["mask"] + share * F.binary_cross_entropy_with_logits(second[:, 0], batch.mask[pick])
+            bce, parts["corrected"] = (share * p for p in _drawing(second[:, 0], batch.mask[pick], batch.judged[pick]))
+            parts["mask"] = parts["mask"] + bce
             parts["interior"] = parts["interior"] + share * _interior(
                 second[:, 1], batch.interior[pick], batch.told[pick]
             )
@@ -131,11 +132,14 @@ def _marks(masks: torch.Tensor, present: torch.Tensor, batch: Batch) -> dict[str
 
 
 def _drawing(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy and 1 − Dice over judged cells, means over prompts."""
-    bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * judged).mean()
+    """Cross-entropy over judged cells, and 1 − Dice where there is something to draw; means over prompts."""
+    there = (target > 0).any(2).any(1).to(target.dtype)
+    weight = judged * (ABSENT + (1 - ABSENT) * there)[:, None, None]
+    bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).mean()
     drawn, target = logits.sigmoid() * judged, target * judged
     overlap = 2 * (drawn * target).sum((1, 2)) + DICE_SMOOTH
-    return bce, 1 - (overlap / (drawn.sum((1, 2)) + target.sum((1, 2)) + DICE_SMOOTH)).mean()
+    dice = 1 - overlap / (drawn.sum((1, 2)) + target.sum((1, 2)) + DICE_SMOOTH)
+    return bce, (dice * there).sum() / there.sum().clamp(min=1)
 
 
 def _interior(logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor) -> torch.Tensor:

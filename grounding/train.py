@@ -241,8 +241,9 @@ def _complaint(config: object) -> str | None:
             return f"{section}.{key} is {value!r}, not a number"
     if unknown := [key for key in config["model"] if key not in fields]:
         return f"model.{unknown[0]} is unknown"
-    if not isinstance(config["training"].get("sides"), dict):
-        return "training.sides is no mapping of window sides to shares"
+    for key in ("sides", "further"):
+        if not isinstance(config["training"].get(key), dict):
+            return f"training.{key} is no mapping to shares"
     for name, entry in config["concepts"].items():
         if absent := [key for key in CONCEPT if key not in (entry or {})]:
             return f"concepts.{name}.{absent[0]} is missing"

@@ -54,11 +54,11 @@ class Sampler:
 
     def __init__(self, concepts: dict[str, dict], items: Sequence[Item], plan: dict) -> None:
         self.concepts, self.plan = concepts, plan
-        self.by_item: dict[Path, dict[str, Triple]] = {}
+        self.by_item: dict[tuple[Path, bool], list[Triple]] = {}
         self.pools: dict[tuple[str, bool], dict[str, list[Triple]]] = {}
         for triple in triples(items, list(concepts)):
-            self.by_item.setdefault(triple.item.image, {})[triple.concept] = triple
             there = triple.mode == "whole" or (triple.mode == "mask" and bool(truth(triple)[0].any()))
+            self.by_item.setdefault((triple.item.image, there), []).append(triple)
             self.pools.setdefault((triple.concept, there), {}).setdefault(triple.item.set, []).append(triple)
         self.names = [name for name in concepts if (name, True) in self.pools]
         weights = np.array([concepts[name].get("weight", 1) for name in self.names], float)
@@ -76,10 +76,10 @@ class Sampler:
         jitter = self.concepts[triple.concept]["jitter"]
         pixels, matrix = window(triple, side, jitter, rng)
         asked = [triple]
-        others = [t for name, t in self.by_item[triple.item.image].items() if name != triple.concept]
-        if others:
-            number = min(len(others), 1 + (rng.random() < 0.3))
-            asked += [others[pick] for pick in rng.choice(len(others), number, replace=False)]
+        for there, share in self.plan["further"].items():  # what else is there, and what is not, of the same picture
+            others = [t for t in self.by_item.get((triple.item.image, there), ()) if t.concept != triple.concept]
+            if others and rng.random() < share:
+                asked.append(others[rng.integers(len(others))])
         prompts = [self._prompt(one, matrix, side, rng) for one in asked]
         return stain_jitter(pixels, rng), prompts
 
