@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from slidekick.data.files import cache_dir
+from slidekick.data.files import cache_dir, check_writable
 from slidekick.grounding.sizes import SegmentorConfig
 
 GRAPHS = 2  # version of the graphs; a change of `_graphs` raises it
@@ -141,9 +142,13 @@ def _fingerprint(config: SegmentorConfig, weights: Path) -> str:
 def _make(folder: Path, model) -> None:
     """Write the graphs of `model`, each atomically: first under another name, the .xml (which is looked for) last."""
     openvino = _openvino()
+    print(f"Preparing the segmentor for this machine (once; kept in {cache_dir()}) ...", file=sys.stderr, flush=True)
+    check_writable(folder)
     folder.mkdir(parents=True, exist_ok=True)
     for name, (module, example, shapes) in _graphs(model).items():
-        graph = openvino.convert_model(module, example_input=example, input=shapes)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # the tracer notes each Python number in SAM's code; shapes are tested
+            graph = openvino.convert_model(module, example_input=example, input=shapes)
         part = folder / f"{name}-{os.getpid()}.xml"
         openvino.save_model(graph, part, compress_to_fp16=True)
         for suffix in (".bin", ".xml"):
