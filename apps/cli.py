@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": "open the chat page in a browser",
     "demo": "a first look at real tissue: three questions and a report",
     "slide": "show what a slide file holds",
+    "vocabulary": "show the words that the segmentor knows",
     "train": "train the generalist or the segmentor from a YAML",
     "evaluate": "score answers and masks on labelled pictures",
     "doctor": "check this installation",
