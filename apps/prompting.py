@@ -129,8 +129,12 @@ def asks_of(args: argparse.Namespace, roi) -> list[Ask]:
         asks = [Ask(args.concept, points, boxes)]
     if not asks:
         raise InputError("the clicks only say what does not belong; add a --point X,Y that does, or a --concept")
+    from slidekick.grounding.pointing import MOST_PROMPTS
+
     for ask in asks:
         ask.points += refused
+        if len(ask.boxes) > MOST_PROMPTS:
+            raise InputError(f"{len(ask.boxes)} boxes for one look; give {MOST_PROMPTS} at most, of a smaller region")
         if len(ask.points) > MOST_CLICKS:
             raise InputError(f"{len(ask.points)} clicks for one look; give {MOST_CLICKS} at most, or draw outlines")
     return asks

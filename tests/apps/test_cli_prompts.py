@@ -204,6 +204,9 @@ def test_a_qupath_file_of_another_slide_or_a_broken_one_is_told(picture, asked, 
         main(["segment", str(picture), "--prompts", qupath(*[(f"{n}", "Point", [n % 90, 1]) for n in range(201)])]) == 2
     )
     assert "drawn.geojson: 201 classes; merge some in QuPath, 200 at most" in told(capsys)
+    boxes = [("A", "Polygon", square(n % 80, n % 50)) for n in range(10_001)]
+    assert main(["segment", str(picture), "--prompts", qupath(*boxes)]) == 2
+    assert "10001 boxes for one look; give 10000 at most" in told(capsys)
     (tmp_path / "half.geojson").write_text('{"features": [{"type": "Feature"')
     assert main(["segment", str(picture), "--prompts", str(tmp_path / "half.geojson")]) == 2
     assert "half.geojson: cut short; copy or export it again" in told(capsys)
