@@ -82,10 +82,7 @@ def _grounding(args: argparse.Namespace) -> dict:
         raise InputError(f"{args.data}: no item in split {args.split!r}; give another --split")
     peers, source = {}, "none: give --unets"
     if args.unets:
-        from slidekick.grounding.baselines import compare
-
-        names = list(segmentor.vocabulary.concepts)
-        peers = compare(args.data, args.split, args.unets, segmentor, names)
+        peers = _peers(args, segmentor, items)
         source = f"run from {args.unets.name}"
     elif (WEIGHTS / RECORDED).is_file():
         peers = json.loads((WEIGHTS / RECORDED).read_text())
@@ -93,7 +90,17 @@ def _grounding(args: argparse.Namespace) -> dict:
     result = evaluate_grounding(segmentor, items, clicks=args.clicks, peers=peers)
     if args.out:
         _pictures(args.out, segmentor, items, result)
-    return {"split": args.split, "unet_source": source, **result, "versions": _versions()}
+    return {"split": args.split, "unet_source": source, "peers": peers, **result, "versions": _versions()}
+
+
+def _peers(args: argparse.Namespace, segmentor, items: list) -> dict:
+    """Dice of the U-Nets in --unets, of mean masks and of oracle boxes, by concept and set."""
+    from slidekick.data.items import load_items
+    from slidekick.grounding.baselines import by_set, compare
+    from slidekick.grounding.train import DEFAULT_CONFIG, load_config
+
+    train = load_items(args.data, args.sets, "train")
+    return by_set(compare(segmentor, items, train, load_config(DEFAULT_CONFIG), args.unets))
 
 
 def _pictures(out: Path, segmentor, items, result: dict) -> None:

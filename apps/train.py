@@ -1,4 +1,4 @@
-"""`slidekick train segmentor|sft CONFIG --data DIR --out DIR`: train from a YAML, and take up again with --resume.
+"""`slidekick train segmentor|unets|sft CONFIG --data DIR --out DIR`: train from a YAML, and take up again with --resume.
 
 Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
 """
@@ -9,6 +9,7 @@ import argparse
 import contextlib
 import json
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "segmentor",
             "the text-prompted segmentor, such as grounding/configs/segmentor.yaml; then its card and figures",
         ),
+        ("unets", "a U-Net for each set, as peers of the segmentor (`evaluate grounding --unets`), from its YAML"),
         ("sft", "the generalist mini by supervised fine-tuning, such as rl/configs/mini.yaml"),
     ):
         kind = kinds.add_parser(what, help=summary, description=f"Train {summary}.")
@@ -38,12 +40,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         kind.add_argument(
             "--resume", action="store_true", help="go on where the run in --out was left, if there is one"
         )
+        if what == "unets":
+            kind.add_argument("--minutes", type=float, default=4, metavar="M", help="for each set (default: 4)")
         kind.add_argument("--json", action="store_true", help="print JSON in place of text")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, then print what was made and how well it does."""
-    train = {"segmentor": train_segmentor, "sft": train_generalist}[args.what]
+    train = {
+        "segmentor": train_segmentor,
+        "sft": train_generalist,
+        "unets": partial(train_peers, minutes=getattr(args, "minutes", None)),
+    }[args.what]
     if not args.config.is_file():
         raise InputError(f"{args.config}: no such file; give a YAML, such as grounding/configs/segmentor.yaml")
     check_writable(args.out)
@@ -64,6 +72,17 @@ def train_segmentor(config: Path, data: Path, out: Path, resume: bool) -> dict:
     from slidekick.grounding.finish import finish
 
     return {"weights": str(out), "log": log, "figures": finish(out, config, data)["figures"]}
+
+
+def train_peers(config: Path, data: Path, out: Path, resume: bool, minutes: float) -> dict:
+    """A U-Net for each set; sets that `out` holds already are left. InputError for minutes that are none."""
+    from slidekick.grounding.baselines import train_unets
+    from slidekick.grounding.train import load_config
+
+    if not minutes > 0:
+        raise InputError(f"--minutes is {minutes}; give a number above 0")
+    made = train_unets(load_config(config), data, out, minutes)
+    return {"weights": str(out), "log": {f"steps of {name}": about["steps"] for name, about in made.items()}}
 
 
 def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:

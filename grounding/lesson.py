@@ -90,9 +90,11 @@ class Lesson(nn.Module):
                 former=masks[pick, 0].detach(),
             )
             share = len(again) / len(batch.clicks)
-            bce, parts["corrected"] = (share * p for p in _drawing(second[:, 0], batch.mask[pick], batch.judged[pick]))
+            bce, parts["corrected"] = (
+                share * p for p in drawing_loss(second[:, 0], batch.mask[pick], batch.judged[pick])
+            )
             parts["mask"] = parts["mask"] + bce
-            parts["interior"] = parts["interior"] + share * _interior(
+            parts["interior"] = parts["interior"] + share * interior_loss(
                 second[:, 1], batch.interior[pick], batch.told[pick]
             )
         loss = sum(WEIGHTS.get(name, WEIGHTS["dice"]) * part for name, part in parts.items())
@@ -121,18 +123,21 @@ def _points(clicks: list[list], device: torch.device) -> tuple[torch.Tensor, tor
 
 
 def _marks(masks: torch.Tensor, present: torch.Tensor, batch: Batch) -> dict[str, torch.Tensor]:
-    bce, dice = _drawing(masks[:, 0], batch.mask, batch.judged)
+    bce, dice = drawing_loss(masks[:, 0], batch.mask, batch.judged)
     seen = F.binary_cross_entropy_with_logits(present, batch.present, reduction="none")
     return {
         "mask": bce,
         "dice": dice,
-        "interior": _interior(masks[:, 1], batch.interior, batch.told),
+        "interior": interior_loss(masks[:, 1], batch.interior, batch.told),
         "presence": (seen * batch.asked).sum() / batch.asked.sum().clamp(min=1),
     }
 
 
-def _drawing(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Cross-entropy over judged cells, and 1 − Dice where there is something to draw; means over prompts."""
+def drawing_loss(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Cross-entropy over judged cells, and 1 − Dice where there is something to draw; means over prompts.
+
+    logits, target, judged: float32 (P, h, w).
+    """
     there = (target > 0).any(2).any(1).to(target.dtype)
     weight = judged * (ABSENT + (1 - ABSENT) * there)[:, None, None]
     bce = (F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight).mean()
@@ -142,7 +147,8 @@ def _drawing(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tensor) -
     return bce, (dice * there).sum() / there.sum().clamp(min=1)
 
 
-def _interior(logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+def interior_loss(logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of the interior where objects are told apart (told, bool (P,)); 0 where nowhere."""
     if not told.any():
         return logits.sum() * 0
     return F.binary_cross_entropy_with_logits(logits[told], target[told])

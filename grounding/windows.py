@@ -98,7 +98,7 @@ class Sampler:
         return triple
 
     def _prompt(self, triple: Triple, matrix: np.ndarray, side: int, rng: np.random.Generator) -> Prompt:
-        mask, weight, ids, exact = _cut(triple, matrix, side)
+        mask, weight, ids = cut(triple, matrix, side)
         phrase = self._phrase(triple.concept, rng)
         present = bool(mask.sum() * MASK_STRIDE**2 >= SMALLEST_THERE)
         kind = rng.choice([TEXT, OBJECT, CLICKED], p=self.plan["prompts"]) if present else TEXT
@@ -109,12 +109,12 @@ class Sampler:
                 box_around(one, MASK_STRIDE, rng) if rng.random() < 0.6 else [click_in(one, POSITIVE, MASK_STRIDE, rng)]
             )
             phrase = phrase if rng.random() < 0.5 else None
-            mask, ids, exact = mask * one, one.astype(np.int32), True
+            mask, ids = mask * one, one.astype(np.int32)
         elif kind == CLICKED and drawn.any():
             clicks = [click_in(drawn, POSITIVE, MASK_STRIDE, rng) for _ in range(rng.integers(1, 3))]
             if (~drawn).any() and rng.random() < 0.5:
                 clicks.append(click_in(~drawn, NEGATIVE, MASK_STRIDE, rng))
-        interior = interior_map(ids) if ids is not None and exact else None
+        interior = interior_map(ids) if ids is not None else None
         if triple.mode == "absent":
             interior = np.zeros(mask.shape, np.float32)
         return Prompt(phrase, clicks, mask, weight, interior, present)
@@ -124,9 +124,11 @@ class Sampler:
         return words[rng.integers(len(words))] if rng.random() < 0.5 else name
 
 
-def _cut(triple: Triple, matrix: np.ndarray, side: int):
-    """Truth of one triple in a window made by `window`, at the mask's resolution: share of each cell that is it,
-    which cells were judged, object ids or None, and whether ids are known at all."""
+def cut(triple: Triple, matrix: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Truth of one triple in a window made by `window`, at the mask's resolution.
+
+    Share of each cell that is it, float32 (s, s); which cells were judged, float32; object ids, int32, or None.
+    """
     mask, ids = truth(triple)
     size = side // MASK_STRIDE
     drawn = warp(mask.astype(np.uint8), matrix, side, nearest=True).astype(np.float32)
@@ -137,7 +139,7 @@ def _cut(triple: Triple, matrix: np.ndarray, side: int):
         weight = warp(seen.astype(np.uint8), matrix, side, nearest=True)[::2, ::2].astype(np.float32)
     if ids is not None:
         ids = warp(ids.astype(np.float32), matrix, side, nearest=True)[::2, ::2].astype(np.int32)
-    return small, weight, ids, ids is not None
+    return small, weight, ids
 
 
 def window(
