@@ -1,4 +1,4 @@
-"""`slidekick train segmentor|unets|sft CONFIG --data DIR --out DIR`: train from a YAML, and take up again with --resume.
+"""`slidekick train segmentor|unets|sft CONFIG --data DIR --out DIR`: train from a YAML; --resume takes it up again.
 
 Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
 """

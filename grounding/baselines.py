@@ -214,7 +214,7 @@ def mean_masks(items: Sequence[Item], concepts: Sequence[str]) -> dict[str, np.n
 
 
 def oracle_boxes(mask: np.ndarray, ids: np.ndarray | None) -> list[tuple[int, int, int, int]]:
-    """Boxes (x0, y0, x1, y1) of the true objects, or of the connected pieces of a region; specks under 12 px left out."""
+    """Boxes (x0, y0, x1, y1) of the true objects, or of a region's connected pieces; no specks under 12 px."""
     from scipy import ndimage
 
     labels = ndimage.label(mask)[0] if ids is None else ids
