@@ -34,7 +34,7 @@ DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
 BASE_SIDE = 256  # px of the windows that `batch` counts; larger ones come in smaller batches of as many pixels
 VAL_WINDOWS = 96
 PLAN = (  # numbers that section `training` must hold
-    "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema",
+    "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema", "clip",
     "positive_share", "corrected", "checkpoint_every", "log_every", "validate_every",
 )  # fmt: skip
 CONCEPT = ("mpp", "zoom", "jitter")  # keys that every concept must hold
@@ -127,7 +127,7 @@ def _step(accelerator, lesson, optimizer, sampler: Sampler, vectors: dict, step:
     loss, parts = lesson(batch, np.random.default_rng([sampler.plan["seed"], step, accelerator.process_index, 1]))
     optimizer.zero_grad(set_to_none=True)
     accelerator.backward(loss)
-    accelerator.clip_grad_norm_(lesson.parameters(), 1.0)
+    accelerator.clip_grad_norm_(lesson.parameters(), sampler.plan["clip"])
     optimizer.step()
     return {"loss": float(loss.detach()), **parts}
 
