@@ -20,13 +20,14 @@ from slidekick.data.triples import Triple, pixels_of, triples, truth
 from slidekick.grounding.charts import curves_png
 from slidekick.grounding.evaluate import ask_all, asked, evaluate_grounding, renderer
 from slidekick.grounding.gallery import worst_and_best
+from slidekick.grounding.model_card import model_card
 from slidekick.grounding.runtime import TorchNetwork
 from slidekick.grounding.segmentor import Segmentor
 from slidekick.grounding.sizes import SegmentorConfig
 from slidekick.grounding.train import CHECKPOINT, LOG, load_config, phrase_vectors
 from slidekick.grounding.vocabulary import Calibration, Concept, Vocabulary
 
-FIGURES, CURVES = "figures.json", "curves.png"
+FIGURES, CURVES, README = "figures.json", "curves.png", "README.md"
 PIXELS = 2000  # drawn from each val picture for the pixels' slope
 SHRINK = 1.0  # weight of an offset's distance from the common one against the log-likelihood
 
@@ -34,7 +35,7 @@ SHRINK = 1.0  # weight of an offset's distance from the common one against the l
 def finish(out: Path, config_path: Path, data: Path) -> dict:
     """Turn a finished run into a folder that `from_pretrained` reads; returns the test figures.
 
-    Writes config.json, vocabulary.json, phrases.safetensors, model.safetensors and figures.json into `out`.
+    Writes into `out` what `save_pretrained` does, README.md, figures.json, curves.png, best.png and worst.png.
     """
     import torch
 
@@ -62,6 +63,8 @@ def finish(out: Path, config_path: Path, data: Path) -> dict:
     )
     segmentor.save_pretrained(out)
     write_atomic(out / FIGURES, json.dumps(figures, indent=1))
+    parameters = sum(tensor.numel() for tensor in model.parameters())
+    write_atomic(out / README, model_card(model.config, segmentor.vocabulary, figures, parameters))
     write_atomic(out / CURVES, curves_png([json.loads(line) for line in (out / LOG).read_text().splitlines()]))
     worst_and_best([row for row in rows if row["dice"] is not None], renderer(segmentor, items["test"]), out)
     return figures
