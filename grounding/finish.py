@@ -20,10 +20,11 @@ from slidekick.data.triples import Triple, pixels_of, triples, truth
 from slidekick.grounding.charts import curves_png
 from slidekick.grounding.evaluate import ask_all, asked, evaluate_grounding, renderer
 from slidekick.grounding.gallery import worst_and_best
+from slidekick.grounding.instances import LEAST
 from slidekick.grounding.model_card import model_card
 from slidekick.grounding.runtime import TorchNetwork
 from slidekick.grounding.segmentor import Segmentor
-from slidekick.grounding.sizes import SegmentorConfig
+from slidekick.grounding.sizes import MASK_STRIDE, SegmentorConfig
 from slidekick.grounding.train import CHECKPOINT, LOG, load_config, phrase_vectors
 from slidekick.grounding.vocabulary import Calibration, Concept, Vocabulary
 
@@ -85,6 +86,7 @@ def card(config: dict, items: Sequence[Item]) -> list[Concept]:
                 scale=tuple(entry["mpp"]),
                 zoom=entry["zoom"],
                 diameter_um=entry.get("diameter"),
+                least=_least(labelled, entry["zoom"]) if entry["kind"] == "object" else LEAST,
                 organs=_named(triple.item.organ for triple in labelled),
                 stains=_named(triple.item.stain for triple in labelled),
                 sets=_named(triple.item.set for triple in labelled),
@@ -92,6 +94,15 @@ def card(config: dict, items: Sequence[Item]) -> list[Concept]:
             )
         )
     return concepts
+
+
+def _least(labelled: Sequence[Triple], zoom: float) -> float:
+    """Half the area that nine in ten labelled objects reach, in mask cells at `zoom`; `LEAST` at least."""
+    areas = [np.bincount(ids.ravel())[1:] for ids in (truth(triple)[1] for triple in labelled) if ids is not None]
+    areas = np.concatenate(areas) if areas else np.zeros(1)
+    areas = areas[areas > 0]
+    usual = np.percentile(areas, 10) * zoom**2 / MASK_STRIDE**2 if len(areas) else 0.0
+    return round(max(LEAST, usual / 2), 1)
 
 
 def _named(names) -> tuple[str, ...]:

@@ -11,13 +11,14 @@ SMOOTH = 1.0  # mask cells; the decoder's last upsampling leaves a chequered pat
 LARGE = 16.0  # mask cells from outline to middle; from here on an object's own ripples would split it
 LARGE_SMOOTH = 0.2  # of that depth: smoothing of large objects
 SEED = 0.4  # smoothed interior from which a pixel seeds an object; with SMOOTH chosen by the counts on val pictures
-MIN_AREA = 10  # mask cells (of 2 × 2 window pixels); a speck is more likely stain than an object
+LEAST = 10.0  # mask cells (of 2 × 2 window pixels); a speck is more likely stain than an object
 
 
-def grow_instances(mask: np.ndarray, interior: np.ndarray) -> np.ndarray:
+def grow_instances(mask: np.ndarray, interior: np.ndarray, least: float = LEAST) -> np.ndarray:
     """Label the objects of `mask` (bool H, W), told apart by `interior` (float32 H, W, 1 in an object's middle).
 
-    Pieces of the interior above `SEED` are seeds; a piece of mask without a seed is an object by itself. Returns
+    Pieces of the interior above `SEED` are seeds; a piece of mask without a seed is an object by itself. Objects of
+    fewer than `least` pixels are left out. Returns
     int32 (H, W), 0 outside, 1..n without gaps. Method: marker-controlled watershed (Meyer 1994) in scikit-image.
     """
     if not mask.any():
@@ -30,7 +31,7 @@ def grow_instances(mask: np.ndarray, interior: np.ndarray) -> np.ndarray:
     extra, _ = ndimage.label(lonely)
     seeds[lonely] = extra[lonely] + number
     grown = watershed(-interior, seeds, mask=mask)
-    return _renumber(grown, MIN_AREA)
+    return _renumber(grown, least)
 
 
 def _smoothed(interior: np.ndarray, mask: np.ndarray, pieces: np.ndarray, number: int) -> np.ndarray:
@@ -56,7 +57,7 @@ def label_at_full_size(labels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return _renumber(np.where(mask, np.where(large > 0, large, rim), 0).astype(np.int32), 1)
 
 
-def _renumber(labels: np.ndarray, min_area: int) -> np.ndarray:
+def _renumber(labels: np.ndarray, min_area: float) -> np.ndarray:
     areas = np.bincount(labels.ravel())
     keep = areas >= min_area
     keep[0] = False

@@ -205,7 +205,7 @@ class Segmentor:
         mask = drawn >= DRAWN
         instances = None
         if concept.kind == "object":
-            instances = label_at_full_size(grow_instances(canvas.drawn >= DRAWN, canvas.interior), mask)
+            instances = label_at_full_size(grow_instances(canvas.drawn >= DRAWN, canvas.interior, concept.least), mask)
             mask = instances > 0
         score = float(drawn[mask].mean()) if mask.any() else 0.0
         presence = float(sigmoid(self.vocabulary.calibration.presence * canvas.presence))
@@ -254,7 +254,7 @@ def _better_zoom(concept: Concept, canvas: Canvas, first: float) -> float:
 
     For pictures of unknown scale: the size of the objects themselves tells it, as in Cellpose (Stringer et al. 2021).
     """
-    objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior)
+    objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior, concept.least)
     areas = np.bincount(objects.ravel())[1:] * MASK_STRIDE**2
     if len(areas) < ENOUGH_OBJECTS:
         return first

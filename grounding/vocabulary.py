@@ -41,6 +41,7 @@ class Concept:
     level: str = "structure"
     parents: tuple[str, ...] = ()
     diameter_um: float | None = None
+    least: float = 10.0
     offset: float = 0.0
     organs: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()

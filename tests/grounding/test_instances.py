@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from slidekick.grounding.instances import MIN_AREA, grow_instances, label_at_full_size
+from slidekick.grounding.instances import LEAST, grow_instances, label_at_full_size
 from slidekick.grounding.windows import interior_map
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -35,7 +35,7 @@ def test_objects_are_numbered_connected_pieces_inside_the_mask(seed):
     assert not labels[~mask].any()
     assert sorted(set(labels.ravel()) - {0}) == list(range(1, labels.max() + 1))
     for index in range(1, labels.max() + 1):
-        assert (labels == index).sum() >= MIN_AREA
+        assert (labels == index).sum() >= LEAST
         assert ndimage.label(labels == index)[1] == 1
 
 
@@ -45,7 +45,7 @@ def test_where_the_interior_says_nothing_objects_are_the_masks_pieces_minus_spec
     mask, interior = blobs(seed)
     labels = grow_instances(mask, np.full_like(interior, value))
     pieces, number = ndimage.label(mask)
-    large = [index for index in range(1, number + 1) if (pieces == index).sum() >= MIN_AREA]
+    large = [index for index in range(1, number + 1) if (pieces == index).sum() >= LEAST]
     np.testing.assert_array_equal(labels > 0, np.isin(pieces, large))
     assert labels.max() == len(large)
     assert all(len(np.unique(labels[pieces == index])) == 1 for index in large)
