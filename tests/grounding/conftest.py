@@ -1,5 +1,6 @@
-"""Painted pictures in the layout of items.jsonl, and a small random segmentor model."""
+"""Painted pictures in the layout of items.jsonl, a small random segmentor model, words' vectors without MiniLM."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from slidekick.grounding.sizes import PHRASE_WIDTH
+
 SIDE = 96
 
 
 def paint(folder: Path, name: str, seed: int, extra: dict) -> dict:
-    """A pale picture with dark discs (objects 1..3) and one pink square (class 2); its items.jsonl entry."""
+    """A pale picture with dark discs (nuclei 1..3) and one pink square (tumour); its items.jsonl entry."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(205, 235, (SIDE, SIDE, 3)).astype(np.uint8)
     classes = np.zeros((SIDE, SIDE), np.uint8)
@@ -24,21 +27,21 @@ def paint(folder: Path, name: str, seed: int, extra: dict) -> dict:
     for kind, array in (("image", pixels), ("mask", classes), ("instances", ids)):
         Image.fromarray(array).save(folder / f"{name}.{kind}.png")
     entry = {"id": name, "group": name, "image": f"{name}.image.png", "mask": f"{name}.mask.png"}
-    return entry | {"instances": f"{name}.instances.png", "classes": {"1": "disc", "2": "square"}} | extra
+    return entry | {"instances": f"{name}.instances.png", "classes": {"1": "nucleus", "2": "tumour"}} | extra
 
 
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
-    """Folder of two sets: `painted` (masks and ids, labels dense and sparse), `plain` (labels only)."""
+    """Folder of two sets: `painted` (masks and ids), `kather2016_sample` (labels: wholly stroma, or without a gland)."""
     root = tmp_path_factory.mktemp("sets")
-    for name, number in (("painted", 6), ("plain", 3)):
+    for name, number in (("painted", 6), ("kather2016_sample", 3)):
         folder = root / name
         folder.mkdir()
         entries = []
         for i in range(number):
-            extra = {"split": "train" if i < number - 1 else "val", "label": ("dense", "sparse")[i % 2]}
+            extra = {"split": "train" if i < number - 1 else "val", "label": ("simple stroma", "adipose tissue")[i % 2]}
             entry = paint(folder, f"p{i}", i, extra)
-            if name == "plain":
+            if name != "painted":
                 entry = {key: entry[key] for key in ("id", "group", "image", "split", "label")}
             entries.append(json.dumps(entry))
         (folder / "items.jsonl").write_text("\n".join(entries))
@@ -50,12 +53,29 @@ def small_model():
     """A segmentor model with 64-px windows and numbers that survive being kept in half precision."""
     import torch
 
-    from slidekick.grounding.model import SegmentorConfig, SegmentorModel
+    from slidekick.grounding.model import SegmentorModel
+    from slidekick.grounding.sizes import SegmentorConfig
 
     torch.manual_seed(1)
     model = SegmentorModel(SegmentorConfig(window=64, width=32, heads=2, depth=1, mlp=64)).eval()
     with torch.no_grad():
-        for tensor in model.state_dict().values():
+        for name, tensor in model.state_dict().items():
+            if name.startswith(("encoder.fine.2", "encoder.finest.2")):  # zero at first: seen as no skip at all
+                tensor.copy_(0.1 * torch.randn_like(tensor))
             if tensor.dtype.is_floating_point:
                 tensor.copy_(tensor.half().float())
     return model
+
+
+def vectors_of(*phrases: str) -> np.ndarray:
+    """Stands in for `encode_phrases`: float32 (P, PHRASE_WIDTH), rows of length 1, as random as a hash of the words."""
+    seeds = [int.from_bytes(hashlib.sha256(phrase.encode()).digest()[:8], "big") for phrase in phrases]
+    rows = [np.random.default_rng(seed).normal(size=PHRASE_WIDTH) for seed in seeds]
+    unit = [row / np.linalg.norm(row) for row in rows]
+    return np.array(unit, np.float32).reshape(-1, PHRASE_WIDTH)
+
+
+@pytest.fixture(scope="session")
+def encode():
+    """Phrases -> vectors, as `encode_phrases` but without MiniLM: different words have nothing in common."""
+    return lambda phrases: vectors_of(*phrases)
