@@ -32,7 +32,7 @@ def paint(folder: Path, name: str, seed: int, extra: dict) -> dict:
 
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
-    """Folder of two sets: `painted` (masks and ids), `kather2016_sample` (labels: wholly stroma, or without a gland)."""
+    """Folder of two sets: `painted` (masks and ids), `kather2016_sample` (labels: stroma, or no gland)."""
     root = tmp_path_factory.mktemp("sets")
     for name, number in (("painted", 6), ("kather2016_sample", 3)):
         folder = root / name
