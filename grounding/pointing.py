@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from slidekick.data.errors import InputError
-from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, POSITIVE
+from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_POINT, POSITIVE
 
 NAMELESS = "object"  # what a finding is called that no words name
 LARGEST = 0.75  # of the window's side that a box may fill
@@ -87,6 +87,8 @@ def _one(network, image, vector, zoom: float | None, marks: Clicks, slope: float
     zoom = float(np.clip(zoom, side / (2 * max(image.shape[:2])), LARGEST * side / extent))
     left, top = ((max(v) + min(v)) / 2 * zoom - side / 2 for v in (xs, ys))
     matrix = np.array([[zoom, 0, -left], [0, zoom, -top]])
+    if not has_box and not network.config.knows_words:  # SAM was taught with an empty point wherever there is no box
+        marks = [*marks, (0.0, 0.0, NO_POINT)]
     if zoom < 1:  # shrinking is smoothed first, as in training
         image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     window = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
