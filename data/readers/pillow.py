@@ -27,7 +27,7 @@ _STDERR = threading.Lock()  # there is one for the whole process
 def support(path: Path) -> float:
     """0.5 for a picture that Pillow recognises by its content, 0 otherwise."""
     try:
-        with _quiet(path), _open(path):
+        with quiet(path), _open(path):
             return 0.5
     except Image.DecompressionBombError:
         return 0.5  # recognised; `open_file` says that it is too large
@@ -38,7 +38,7 @@ def support(path: Path) -> float:
 def open_file(path: Path) -> PillowReader:
     """Raises InputError for a picture that is too large, damaged, animated, or of an unknown range."""
     try:
-        with _quiet(path), _open(path) as picture:
+        with quiet(path), _open(path) as picture:
             _check(picture, path)
             return PillowReader(_rgb(picture, path), f"{picture.format}".lower())
     except Image.DecompressionBombError as error:
@@ -73,7 +73,7 @@ def _open(path: Path) -> Image.Image:
 
 
 @contextlib.contextmanager
-def _quiet(path: Path) -> Iterator[None]:
+def quiet(path: Path) -> Iterator[None]:
     """Without Pillow's warnings: sizes are judged by PICTURE_LIMIT_PX, and odd tags do no harm."""
     with path.open("rb") as stream:
         tiff = stream.read(2) in (b"II", b"MM")
