@@ -112,8 +112,9 @@ class Sampler:
             mask, ids = mask * one, one.astype(np.int32)
         elif kind == CLICKED and drawn.any():
             clicks = [click_in(drawn, POSITIVE, MASK_STRIDE, rng) for _ in range(rng.integers(1, 3))]
-            if (~drawn).any() and rng.random() < 0.5:
-                clicks.append(click_in(~drawn, NEGATIVE, MASK_STRIDE, rng))
+            beside = ~drawn & (weight > 0)
+            if beside.any() and rng.random() < 0.5:
+                clicks.append(click_in(beside, NEGATIVE, MASK_STRIDE, rng))
         interior = interior_map(ids) if ids is not None else None
         if triple.mode == "absent":
             interior = np.zeros(mask.shape, np.float32)
