@@ -32,16 +32,19 @@ def paint(folder: Path, name: str, seed: int, extra: dict) -> dict:
 
 @pytest.fixture(scope="session")
 def painted(tmp_path_factory) -> Path:
-    """Folder of two sets: `painted` (masks and ids), `kather2016_sample` (labels: stroma, or no gland)."""
+    """Folder of two sets: `gbm40` (masks and ids; no gland, no stroma), `kather2016_sample` (labels: stroma; no gland).
+
+    What else they say of pictures is in data/ontology.yaml.
+    """
     root = tmp_path_factory.mktemp("sets")
-    for name, number in (("painted", 6), ("kather2016_sample", 3)):
+    for name, number in (("gbm40", 6), ("kather2016_sample", 3)):
         folder = root / name
         folder.mkdir()
         entries = []
         for i in range(number):
             extra = {"split": "train" if i < number - 1 else "val", "label": ("simple stroma", "adipose tissue")[i % 2]}
             entry = paint(folder, f"p{i}", i, extra)
-            if name != "painted":
+            if name != "gbm40":
                 entry = {key: entry[key] for key in ("id", "group", "image", "split", "label")}
             entries.append(json.dumps(entry))
         (folder / "items.jsonl").write_text("\n".join(entries))

@@ -1,3 +1,6 @@
+from collections import Counter
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -5,20 +8,27 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from slidekick.data.items import Item, load_items
-from slidekick.grounding.windows import (
-    Source,
-    concept_sources,
-    interior_map,
-    stain_jitter,
-    truth_of,
-    warp,
-    window,
-    window_truth,
-)
+from slidekick.data.triples import Triple
+from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, FILLED, MASK_STRIDE, NEGATIVE, POSITIVE
+from slidekick.grounding.windows import Sampler, cut, interior_map, stain_jitter, warp, window
 
 SIDE = 64
 BOX = (30, 20, 70, 52)  # x0, y0, x1, y1 of the painted square
 PICTURE = (120, 90)  # width, height
+STILL = np.hstack([np.eye(2), np.zeros((2, 1))])  # a matrix that leaves the picture as it is
+CONCEPTS = {
+    "nucleus": {"jitter": [0.8, 1.4], "synonyms": ["nuclei", "cell nucleus"], "weight": 2},
+    "tumour": {"jitter": [0.8, 1.4], "synonyms": []},
+    "stroma": {"jitter": [0.8, 1.4], "synonyms": ["connective tissue"]},
+    "gland": {"jitter": [0.8, 1.4], "synonyms": []},  # never there
+}
+PLAN = {
+    "seed": 3,
+    "sides": {64: 0.7, 96: 0.3},
+    "positive_share": 0.8,
+    "further": {True: 0.9, False: 0.3},
+    "prompts": [0.5, 0.25, 0.25],
+}
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +40,13 @@ def square(tmp_path_factory):
     drawn[y0:y1, x0:x1] = 1
     Image.fromarray(np.repeat(drawn[..., None] * 255, 3, axis=2)).save(folder / "image.png")
     Image.fromarray(drawn).save(folder / "mask.png")
-    return Item("squares", "one", folder / "image.png", "train", mask=folder / "mask.png")
+    item = Item("squares", "one", folder / "image.png", "train", mask=folder / "mask.png")
+    return Triple(item, "nucleus", "mask", (1,), "components")
+
+
+@pytest.fixture(scope="module")
+def sampler(painted):
+    return Sampler(CONCEPTS, load_items(painted, split="train"), PLAN)
 
 
 def margins(matrix: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -46,9 +62,8 @@ def margins(matrix: np.ndarray, points: np.ndarray) -> tuple[np.ndarray, np.ndar
 @settings(deadline=None, max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(0.5, 0.7), (1.0, 1.0), (1.1, 2.5)]))
 def test_pixels_and_truth_of_a_window_lie_where_its_matrix_says(square, seed, zoom_range):
-    source = Source(square, "mask", (1,), components=True)
-    pixels, matrix = window(source, SIDE, zoom_range, np.random.default_rng(seed))
-    truth = window_truth(source, "square", matrix, SIDE)
+    pixels, matrix = window(square, SIDE, zoom_range, np.random.default_rng(seed))
+    mask, weight, ids = cut(square, matrix, SIDE)
     zoom = np.hypot(*matrix[:, 0])
     unsure = 3 / min(zoom, 1)  # picture px: smoothing, and cells of two window px
 
@@ -60,80 +75,237 @@ def test_pixels_and_truth_of_a_window_lie_where_its_matrix_says(square, seed, zo
 
     cells = np.stack([xs[::2, ::2].ravel() + 0.5, ys[::2, ::2].ravel() + 0.5], 1)
     inside, edge = margins(matrix, cells)
-    mask, interior = truth.mask.ravel(), truth.interior.ravel()
-    assert (mask[inside > unsure] == 1).all()
-    assert (mask[(inside < -unsure) & (edge > unsure)] == 0).all()
-    assert ((interior > 0) <= (mask > 0)).all()
-    assert truth.present == (mask.sum() * 4 >= 12)
+    for drawn in (mask.ravel(), ids.ravel() > 0):
+        assert (drawn[inside > unsure] == 1).all()
+        assert (drawn[(inside < -unsure) & (edge > unsure)] == 0).all()
+    assert ((ids > 0) <= (mask > 0)).all()
+    assert (weight == 1).all()
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(0, 2**32 - 1))
 def test_the_same_randomness_gives_the_same_window(square, seed):
-    source = Source(square, "mask", (1,))
-    first, second = (window(source, SIDE, (0.5, 2.0), np.random.default_rng(seed)) for _ in range(2))
+    first, second = (window(square, SIDE, (0.5, 2.0), np.random.default_rng(seed)) for _ in range(2))
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
 
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 2**32 - 1), st.floats(0.05, 3), st.floats(1, 2))
-def test_windows_show_hardly_more_than_the_picture(square, seed, low, factor):
-    _, matrix = window(Source(square, "whole"), SIDE, (low, low * factor), np.random.default_rng(seed))
-    assert SIDE / np.hypot(*matrix[:, 0]) <= max(PICTURE) / 0.8 + 1e-6
+def test_windows_show_hardly_more_than_the_picture_unless_the_zoom_ends_before(square, seed, low, factor):
+    high = low * factor
+    _, matrix = window(replace(square, mode="whole"), SIDE, (low, high), np.random.default_rng(seed))
+    zoom = np.hypot(*matrix[:, 0])
+    assert low - 1e-9 <= zoom <= high + 1e-9
+    assert zoom >= min(FILLED * SIDE / max(PICTURE), high) - 1e-9
 
 
 def test_truth_of_a_whole_picture_and_of_an_absent_concept(square):
-    matrix = np.hstack([np.eye(2), np.zeros((2, 1))])
-    whole = window_truth(Source(square, "whole"), "tumour", matrix, SIDE)
-    absent = window_truth(Source(square, "absent"), "gland", matrix, SIDE)
-    assert (whole.mask.min(), whole.present, whole.interior) == (1, True, None)
-    assert (absent.mask.max(), absent.present, absent.interior.max()) == (0, False, 0)
-    assert whole.mask.shape == absent.interior.shape == (SIDE // 2, SIDE // 2)
+    for mode, value in (("whole", 1), ("absent", 0)):
+        mask, weight, ids = cut(replace(square, mode=mode), STILL, SIDE)
+        assert (mask == value).all()
+        assert (weight == 1).all()
+        assert ids is None
+        assert mask.shape == weight.shape == (SIDE // MASK_STRIDE, SIDE // MASK_STRIDE)
 
 
-def test_a_region_without_objects_has_no_interior(square):
-    matrix = np.hstack([np.eye(2), np.zeros((2, 1))])
-    assert window_truth(Source(square, "mask", (1,)), "tumour", matrix, SIDE).interior is None
+def test_a_region_without_objects_has_no_ids(square):
+    mask, _, ids = cut(replace(square, objects="none"), STILL, SIDE)
+    assert mask.any()
+    assert ids is None
 
 
-def test_sources_say_what_the_configuration_says(painted):
-    items = load_items(painted)
-    sources = concept_sources(
-        {"masks": {"painted": [2]}, "whole": {"plain": ["dense"]}, "absent": {"painted": ["sparse"]}}, items
+def test_half_of_the_windows_of_a_drawn_concept_hold_a_marked_pixel_for_sure(square):
+    """With a window so small that one at random would mostly miss it."""
+    held = [cut(square, window(square, 32, (2, 2), np.random.default_rng(s))[1], 32)[0].any() for s in range(60)]
+    whole = replace(square, mode="whole")
+    blind = [cut(square, window(whole, 32, (2, 2), np.random.default_rng(s))[1], 32)[0].any() for s in range(60)]
+    assert np.mean(held) > np.mean(blind) + 0.1
+
+
+@pytest.fixture
+def partly(square, tmp_path):
+    """The same, with the right half of the picture judged by nobody."""
+    mask = np.array(Image.open(square.item.mask))
+    mask[:, 50:] = 255
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    return replace(square, item=replace(square.item, mask=tmp_path / "mask.png", classes={1: "nucleus"}))
+
+
+def test_cells_that_nobody_judged_have_no_weight(partly):
+    mask, weight, ids = cut(partly, STILL, SIDE)
+    assert set(np.unique(weight)) == {0, 1}
+    assert (weight[:, :25] == 1).all()
+    assert (weight[:, 25:] == 0).all()
+    assert not mask[:, 25:].any()
+    assert not ids[:, 25:].any()
+
+
+def test_a_click_beside_the_concept_lies_where_somebody_judged(partly):
+    plan = PLAN | {"prompts": [0, 0, 1], "sides": {32: 1}}
+    sampler = Sampler({"nucleus": CONCEPTS["nucleus"] | {"jitter": [2, 2]}}, [partly.item], plan)
+    prompts = [prompt for index in range(80) for prompt in sampler.draw(0, index, 32)[1]]
+    negative = [(p, c) for p in prompts for c in p.clicks if c[2] == NEGATIVE]
+    assert len(negative) > 10
+    assert any(not prompt.judged.all() for prompt, _ in negative)
+    for prompt, (x, y, _) in negative:
+        assert prompt.judged[int(y / MASK_STRIDE), int(x / MASK_STRIDE)] == 1
+
+
+def test_pools_hold_what_is_there_and_what_is_not_by_set(sampler, painted):
+    number = {key: {name: len(rows) for name, rows in pool.items()} for key, pool in sampler.pools.items()}
+    assert number == {
+        ("nucleus", True): {"gbm40": 5},
+        ("tumour", True): {"gbm40": 5},
+        ("stroma", True): {"kather2016_sample": 1},
+        ("stroma", False): {"gbm40": 5},
+        ("gland", False): {"gbm40": 5, "kather2016_sample": 1},
+    }
+    assert sampler.names == ["nucleus", "tumour", "stroma"]
+    np.testing.assert_allclose(sampler.weights, [0.5, 0.25, 0.25])
+    assert Sampler({"gland": CONCEPTS["gland"]}, load_items(painted), PLAN).names == []
+
+
+def same(one, other) -> bool:
+    pixels, prompts = one
+    again, others = other
+    return (
+        np.array_equal(pixels, again)
+        and [(p.phrase, p.clicks, p.present) for p in prompts] == [(p.phrase, p.clicks, p.present) for p in others]
+        and all(
+            np.array_equal(getattr(p, field), getattr(o, field))
+            for p, o in zip(prompts, others, strict=True)
+            for field in ("mask", "judged", "interior")
+        )
     )
-    told = {(s.item.set, s.item.label, s.mode) for s in sources}
-    assert told == {("painted", "dense", "mask"), ("painted", "sparse", "absent"), ("plain", "dense", "whole")}
-    assert len(sources) == 3 + 3 + 2
-    everywhere = concept_sources({"absent": {"plain": "all"}}, items)
-    assert [s.mode for s in everywhere] == ["absent"] * 3
 
 
-def test_objects_come_from_ids_or_from_connected_pieces(painted):
-    item = load_items(painted, ["painted"])[0]
-    mask, ids = truth_of(Source(item, "mask", None))
-    assert ids.max() == 3
-    assert (mask == (ids > 0)).all()
-    mask, ids = truth_of(Source(item, "mask", (2,)))
-    assert (ids[mask] == 0).all()  # ids of other classes are no objects of this one
-    bare = Item(item.set, item.id, item.image, item.split, mask=item.mask)
-    assert truth_of(Source(bare, "mask", (2,)))[1] is None
-    mask, ids = truth_of(Source(bare, "mask", (2,), components=True))
-    assert ids.max() == 1
-    assert (mask == (ids == 1)).all()
+def test_a_draw_follows_from_seed_step_and_index_alone(sampler, painted):
+    first = sampler.draw(5, 1, SIDE)
+    anew = Sampler(CONCEPTS, load_items(painted, split="train"), PLAN)
+    anew.draw(4, 0, SIDE)
+    assert same(first, anew.draw(5, 1, SIDE))
+    seen = {sampler.draw(step, index, SIDE)[0].tobytes() for step in range(3) for index in range(3)}
+    assert len(seen) == 9
+    other = Sampler(CONCEPTS, load_items(painted, split="train"), PLAN | {"seed": 4})
+    assert not same(other.draw(5, 1, SIDE), first)
 
 
-def test_touching_objects_of_a_mask_are_parted_at_the_neck_where_the_configuration_says_so(tmp_path):
-    ys, xs = np.mgrid[:40, :60]
-    left, right = ((xs - x) ** 2 + (ys - 20) ** 2 < 81 for x in (20, 36))
-    Image.fromarray((left | right).astype(np.uint8)).save(tmp_path / "mask.png")
-    Image.fromarray(np.zeros((40, 60, 3), np.uint8)).save(tmp_path / "image.png")
-    item = Item("merged", "one", tmp_path / "image.png", "train", mask=tmp_path / "mask.png")
-    (source,) = concept_sources({"masks": {"merged": [1]}, "split": ["merged"]}, [item])
-    mask, ids = truth_of(source)
-    np.testing.assert_array_equal(mask, ids > 0)
-    assert ids.max() == 2
-    assert len(np.unique(ids[left & ~right])) == len(np.unique(ids[right & ~left])) == 1
+def test_sides_follow_from_the_step_in_the_shares_of_the_plan(sampler):
+    sides = [sampler.side(step) for step in range(400)]
+    assert sides == [sampler.side(step) for step in range(400)]
+    assert set(sides) == {64, 96}
+    assert 0.6 < sides.count(64) / 400 < 0.8
+
+
+@pytest.fixture(scope="module")
+def prompts(sampler):
+    return [prompt for step in range(150) for prompt in sampler.draw(step, 0, SIDE)[1]]
+
+
+def test_draws_hold_windows_of_the_asked_size_and_one_to_three_prompts(sampler):
+    draws = [sampler.draw(step, 0, side) for step in range(30) for side in (64, 96)]
+    assert {pixels.shape for pixels, _ in draws} == {(64, 64, 3), (96, 96, 3)}
+    assert {pixels.dtype for pixels, _ in draws} == {np.dtype(np.uint8)}
+    assert {len(prompts) for _, prompts in draws} >= {1, 2}
+    for pixels, prompts in draws:
+        cells = pixels.shape[0] // MASK_STRIDE
+        for prompt in prompts:
+            assert prompt.mask.shape == prompt.judged.shape == (cells, cells)
+            assert prompt.mask.dtype == prompt.judged.dtype == np.float32
+            assert prompt.interior is None or (prompt.interior.shape, prompt.interior.dtype) == (
+                (cells, cells),
+                np.float32,
+            )
+        assert len({prompt.phrase for prompt in prompts if prompt.phrase}) == sum(bool(p.phrase) for p in prompts)
+
+
+def test_words_are_the_names_and_synonyms_of_the_configuration(prompts):
+    said = Counter(prompt.phrase for prompt in prompts)
+    assert set(said) == {None, "nucleus", "nuclei", "cell nucleus", "tumour", "stroma", "connective tissue", "gland"}
+    assert said["nucleus"] > said["nuclei"] + said["cell nucleus"]
+
+
+def test_there_are_no_words_only_where_there_are_clicks(prompts):
+    assert all(prompt.clicks for prompt in prompts if prompt.phrase is None)
+    assert any(prompt.phrase and prompt.clicks for prompt in prompts)
+
+
+def test_what_is_absent_is_asked_by_words_and_has_nothing_to_draw(prompts):
+    absent = [prompt for prompt in prompts if prompt.phrase == "gland"]
+    assert len(absent) > 5
+    for prompt in absent:
+        assert (prompt.present, prompt.clicks) == (False, [])
+        assert not prompt.mask.any()
+        assert not prompt.interior.any()
+
+
+def test_what_is_wholly_there_fills_the_window_and_tells_no_objects(prompts):
+    asked = [prompt for prompt in prompts if prompt.phrase in ("stroma", "connective tissue") and not prompt.clicks]
+    whole = [prompt for prompt in asked if prompt.present]
+    assert 5 < len(whole) < len(asked), "elsewhere it is absent"
+    assert all(prompt.present and (prompt.mask == 1).all() and prompt.interior is None for prompt in whole)
+
+
+def test_prompts_of_each_kind_come_in_their_shares(prompts):
+    """Of those that are there: words; one object by a box or a point; words with clicks."""
+    kinds = Counter(
+        "text"
+        if not prompt.clicks
+        else "box"
+        if prompt.clicks[0][2] == CORNER_FIRST
+        else "no words"
+        if prompt.phrase is None
+        else "clicked"
+        for prompt in prompts
+        if prompt.present
+    )
+    assert 0.4 < kinds["text"] / kinds.total() < 0.65
+    assert min(kinds["box"], kinds["no words"], kinds["clicked"]) >= 5
+
+
+def test_a_box_and_a_lone_point_mean_one_object(prompts):
+    boxed = [prompt for prompt in prompts if prompt.clicks and prompt.clicks[0][2] == CORNER_FIRST]
+    for prompt in boxed:
+        (x0, y0, _), (x1, y1, last) = prompt.clicks
+        assert last == CORNER_LAST
+        ys, xs = np.nonzero(prompt.mask >= 0.5)
+        slack = 22  # px: what a box is loosened by, and a cell
+        assert x0 - slack <= xs.min() * MASK_STRIDE
+        assert xs.max() * MASK_STRIDE <= x1 + slack
+        assert y0 - slack <= ys.min() * MASK_STRIDE
+        assert ys.max() * MASK_STRIDE <= y1 + slack
+        assert prompt.interior is not None, "one object has a middle, whatever it is"
+        assert ((prompt.interior > 0) <= (prompt.mask > 0)).all()
+
+
+def test_positive_clicks_lie_on_what_is_to_be_drawn_and_negative_ones_beside_it(prompts):
+    labels = Counter()
+    for prompt in prompts:
+        for x, y, label in prompt.clicks:
+            if label in (POSITIVE, NEGATIVE):
+                labels[label] += 1
+                inside = prompt.mask[int(y / MASK_STRIDE), int(x / MASK_STRIDE)] >= 0.5
+                assert inside == (label == POSITIVE)
+    assert min(labels.values()) >= 5
+
+
+def test_pictures_that_would_not_fill_a_large_window_are_passed_over_for_those_that_do(square, tmp_path):
+    green = np.full((300, 300, 3), (0, 200, 0), np.uint8)
+    for name, array in (("image", green), ("mask", np.ones((300, 300), np.uint8))):
+        Image.fromarray(array).save(tmp_path / f"{name}.png")
+    small = replace(square.item, classes={1: "nucleus"})
+    large = replace(small, id="two", image=tmp_path / "image.png", mask=tmp_path / "mask.png")
+    concepts = {"nucleus": CONCEPTS["nucleus"] | {"jitter": [0.5, 1.0]}}
+
+    def greens(items: list[Item], side: int) -> list[bool]:
+        sampler = Sampler(concepts, items, PLAN | {"sides": {64: 1, 192: 1}})
+        views = [sampler.draw(0, index, side)[0].reshape(-1, 3).astype(int) for index in range(20)]
+        return [(view[:, 1] > view[:, 0] + 20).mean() > 0.9 for view in views]
+
+    assert all(greens([small, large], 192))
+    assert {*greens([small, large], 64)} == {True, False}
+    assert not any(greens([small], 192)), "where there is no other it is taken"
 
 
 def test_nearest_warping_invents_no_class():
