@@ -61,8 +61,13 @@ def collate(drawn: list[tuple[np.ndarray, list[Prompt]]], embeddings: dict[str |
         interior=torch.from_numpy(np.stack([blank if p.interior is None else p.interior for p in prompts])),
         told=torch.tensor([prompt.interior is not None for prompt in prompts]),
         present=torch.tensor([float(prompt.present) for prompt in prompts]),
-        asked=torch.tensor([prompt.phrase is not None and not prompt.clicks for prompt in prompts]),
+        asked=torch.tensor([_fair(prompt) for prompt in prompts]),
     )
+
+
+def _fair(prompt: Prompt) -> bool:
+    """Words alone; and what is not seen may be where nobody looked."""
+    return prompt.phrase is not None and not prompt.clicks and (prompt.present or bool(prompt.judged.all()))
 
 
 class Lesson(nn.Module):
@@ -95,7 +100,7 @@ class Lesson(nn.Module):
             )
             parts["mask"] = parts["mask"] + bce
             parts["interior"] = parts["interior"] + share * interior_loss(
-                second[:, 1], batch.interior[pick], batch.told[pick]
+                second[:, 1], batch.interior[pick], batch.told[pick], batch.judged[pick]
             )
         loss = sum(WEIGHTS.get(name, WEIGHTS["dice"]) * part for name, part in parts.items())
         return loss, {name: float(part.detach()) for name, part in parts.items()}
@@ -103,7 +108,8 @@ class Lesson(nn.Module):
     def _corrections(self, logits: torch.Tensor, batch: Batch, rng) -> tuple[list[int], list[list]]:
         again, clicks = [], []
         for prompt in np.flatnonzero(rng.random(len(logits)) < self.corrected):
-            drawn, wanted = (logits[prompt] > 0).cpu().numpy(), (batch.mask[prompt] >= 0.5).cpu().numpy()
+            wanted, judged = (batch.mask[prompt] >= 0.5).cpu().numpy(), (batch.judged[prompt] > 0).cpu().numpy()
+            drawn = np.where(judged, (logits[prompt] > 0).cpu().numpy(), wanted)
             click = correcting_click(drawn, wanted, MASK_STRIDE, rng)
             if click is not None:
                 again.append(int(prompt))
@@ -128,7 +134,7 @@ def _marks(masks: torch.Tensor, present: torch.Tensor, batch: Batch) -> dict[str
     return {
         "mask": bce,
         "dice": dice,
-        "interior": interior_loss(masks[:, 1], batch.interior, batch.told),
+        "interior": interior_loss(masks[:, 1], batch.interior, batch.told, batch.judged),
         "presence": (seen * batch.asked).sum() / batch.asked.sum().clamp(min=1),
     }
 
@@ -147,8 +153,14 @@ def drawing_loss(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tenso
     return bce, (dice * there).sum() / there.sum().clamp(min=1)
 
 
-def interior_loss(logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of the interior where objects are told apart (told, bool (P,)); 0 where nowhere."""
+def interior_loss(
+    logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor, judged: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Cross-entropy of the interior where objects are told apart (told, bool (P,)); 0 where nowhere.
+
+    judged: float32 (P, h, w), cells that count; None for all.
+    """
     if not told.any():
         return logits.sum() * 0
-    return F.binary_cross_entropy_with_logits(logits[told], target[told])
+    weight = None if judged is None else judged[told]
+    return F.binary_cross_entropy_with_logits(logits[told], target[told], weight)
