@@ -191,7 +191,7 @@ def test_a_start_whose_weights_are_broken_is_an_input_error(painted, config, tmp
     config.write_text(yaml.safe_dump({**CONFIG, "start": str(tmp_path / "start")}))
     for content in (whole[:2000], b"", b"no tensors here, only text"):
         (tmp_path / "start" / MODEL).write_bytes(content)
-        with pytest.raises(InputError, match="start: model.safetensors"):
+        with pytest.raises(InputError, match=r"start: model\.safetensors"):
             train(config, painted, tmp_path / "run")
 
 
