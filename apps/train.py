@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import sys
 from functools import partial
 from importlib.util import find_spec
@@ -28,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "segmentor",
             "the text-prompted segmentor, such as grounding/configs/segmentor.yaml; then its card and figures",
         ),
-        ("unets", "a U-Net for each set, as peers of the segmentor (`evaluate grounding --unets`), from its YAML"),
+        (
+            "unets",
+            "a U-Net for each set, as peers of the segmentor (`evaluate grounding --unets`), such as "
+            "grounding/configs/unet.yaml",
+        ),
         ("sft", "the generalist mini by supervised fine-tuning, such as rl/configs/mini.yaml"),
     ):
         kind = kinds.add_parser(what, help=summary, description=f"Train {summary}.")
@@ -41,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "--resume", action="store_true", help="go on where the run in --out was left, if there is one"
         )
         if what == "unets":
-            kind.add_argument("--minutes", type=float, default=4, metavar="M", help="for each set (default: 4)")
+            kind.add_argument("--minutes", type=float, metavar="M", help="for each set, in place of the YAML's")
         kind.add_argument("--json", action="store_true", help="print JSON in place of text")
 
 
@@ -74,15 +79,13 @@ def train_segmentor(config: Path, data: Path, out: Path, resume: bool) -> dict:
     return {"weights": str(out), "log": log, "figures": finish(out, config, data)["figures"]}
 
 
-def train_peers(config: Path, data: Path, out: Path, resume: bool, minutes: float) -> dict:
-    """A U-Net for each set; sets that `out` holds already are left. InputError for minutes that are none."""
-    from slidekick.grounding.baselines import train_unets
-    from slidekick.grounding.train import load_config
+def train_peers(config: Path, data: Path, out: Path, resume: bool, minutes: float | None) -> dict:
+    """A U-Net for each set; sets that `out` holds finished are left. InputError for minutes that are none."""
+    from slidekick.grounding.unet_training import load_unet_config, train_unets
 
-    if not minutes > 0:
+    if minutes is not None and not 0 < minutes < math.inf:
         raise InputError(f"--minutes is {minutes}; give a number above 0")
-    made = train_unets(load_config(config), data, out, minutes)
-    return {"weights": str(out), "log": {f"steps of {name}": about["steps"] for name, about in made.items()}}
+    return {"weights": str(out), "log": {}, "sets": train_unets(load_unet_config(config), data, out, minutes)}
 
 
 def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:
@@ -100,6 +103,8 @@ def as_text(summary: dict) -> str:
     """The summary for people: one line a figure."""
     lines = [f"trained {summary['what']}: {summary['weights']}"]
     lines += [f"{name:<24} {value:.4g}" for name, value in summary["log"].items() if isinstance(value, int | float)]
+    for name, about in summary.get("sets", {}).items():
+        lines.append(f"{name:<24} {about['steps']} steps in {about['minutes']:g} min: {', '.join(about['concepts'])}")
     for concept, figures in summary.get("figures", {}).items():
         for name, figure in figures.items():
             if figure["n"]:
