@@ -116,12 +116,19 @@ def _back(logits: np.ndarray, matrix: np.ndarray, zoom: float, side: int, shape:
 
 
 def _rows(values: Sequence | None, what: str) -> list:
-    rows = [] if values is None else list(values)
+    try:
+        rows = [] if values is None else list(values)
+    except TypeError as error:
+        raise InputError(f"{what} is {_short(values)}; give a list of tuples") from error
     if len(rows) > MOST_PROMPTS:
         raise InputError(f"{len(rows)} {what}; give {MOST_PROMPTS} at most")
-    if bad := [row for row in rows if not isinstance(row, Sequence | np.ndarray) or isinstance(row, str)]:
+    if bad := [row for row in rows if not isinstance(row, Sequence | np.ndarray) or isinstance(row, str) or _bare(row)]:
         raise InputError(f"{what} hold {_short(bad[0])}; give a list of tuples")
     return rows
+
+
+def _bare(row: object) -> bool:
+    return isinstance(row, np.ndarray) and row.ndim != 1
 
 
 def _number(value: object) -> bool:
@@ -129,4 +136,5 @@ def _number(value: object) -> bool:
 
 
 def _short(value: object) -> str:
-    return str(tuple(value) if isinstance(value, list | np.ndarray) else value)[:60]
+    text = str(value.tolist() if isinstance(value, np.ndarray) else tuple(value) if isinstance(value, list) else value)
+    return " ".join(text.split())[:60]
