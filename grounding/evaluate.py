@@ -33,8 +33,8 @@ from slidekick.grounding.metrics import (
 from slidekick.grounding.segmentor import Segmentor
 
 ABSENT_PROMPTS = 40  # a concept: enough for an interval of ±15 points, and minutes instead of hours
-MOST_CLICKED = 6  # pictures a concept whose clicks are counted: each costs up to twenty looks
-CLICKS = 20
+MOST_CLICKED = 3  # pictures a concept whose clicks are counted: each costs up to ten looks
+CLICKS = 10
 
 
 def asked(items: Sequence[Item], concepts: Sequence[str]) -> list[Triple]:

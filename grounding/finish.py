@@ -102,7 +102,7 @@ def _least(labelled: Sequence[Triple], zoom: float) -> float:
     areas = np.concatenate(areas) if areas else np.zeros(1)
     areas = areas[areas > 0]
     usual = np.percentile(areas, 10) * zoom**2 / MASK_STRIDE**2 if len(areas) else 0.0
-    return round(max(LEAST, usual / 2), 1)
+    return round(float(max(LEAST, usual / 2)), 1)
 
 
 def _named(names) -> tuple[str, ...]:

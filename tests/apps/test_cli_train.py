@@ -24,7 +24,7 @@ def trainers(monkeypatch):
 
     def finish(out, config, data):
         asked.append(("finish", config, data, out))
-        return {"nucleus": {"dice": FIGURE, "count_relative_error": NONE}}
+        return {"figures": {"nucleus": {"dice": FIGURE, "count_relative_error": NONE}}}
 
     def train_sft(config, data, out, resume=False):
         print("{'loss': 0.5}")
@@ -35,7 +35,7 @@ def trainers(monkeypatch):
 
     for name, functions in (
         ("slidekick.grounding.train", {"train": train}),
-        ("slidekick.grounding.evaluate", {"finish": finish}),
+        ("slidekick.grounding.finish", {"finish": finish}),
         ("slidekick.rl.sft", {"train_sft": train_sft}),
     ):
         module = ModuleType(name)
