@@ -51,9 +51,7 @@ def painted(tmp_path_factory) -> Path:
     return root
 
 
-@pytest.fixture
-def small_model():
-    """A segmentor model with 64-px windows and numbers that survive being kept in half precision."""
+def make_small_model():
     import torch
 
     from slidekick.grounding.model import SegmentorModel
@@ -68,6 +66,32 @@ def small_model():
             if tensor.dtype.is_floating_point:
                 tensor.copy_(tensor.half().float())
     return model
+
+
+@pytest.fixture
+def small_model():
+    """A segmentor model with 64-px windows and numbers that survive being kept in half precision."""
+    return make_small_model()
+
+
+@pytest.fixture(scope="session")
+def weights(tmp_path_factory) -> Path:
+    """The small model as a folder of weights that knows nucleus, lymphocyte, gland and tumour; not to be changed."""
+    from slidekick.grounding.runtime import TorchNetwork
+    from slidekick.grounding.segmentor import Segmentor
+    from slidekick.grounding.vocabulary import Concept, Vocabulary
+
+    concepts = [
+        Concept("nucleus", "object", ("nuclei",), (0.5, 0.5), 1.0, offset=-100.0),  # always there
+        Concept("lymphocyte", "object", (), (0.5, 0.5), 1.0, offset=-100.0),
+        Concept("gland", "object", ("crypt",), (1.0, 1.0), 0.6, offset=-100.0),
+        Concept("tumour", "region", ("cancer",), (1.0, 1.0), 0.6, offset=-100.0),
+    ]
+    names = [concept.name for concept in concepts]
+    vocabulary = Vocabulary(concepts, dict(zip(names, vectors_of(*names), strict=True)))
+    folder = tmp_path_factory.mktemp("weights")
+    Segmentor(TorchNetwork(make_small_model()), vocabulary).save_pretrained(folder)
+    return folder
 
 
 def vectors_of(*phrases: str) -> np.ndarray:
