@@ -88,3 +88,12 @@ def test_at_full_size_two_discs_stay_two_and_whole():
     labels = label_at_full_size(small, mask)
     assert labels.max() == 2
     np.testing.assert_array_equal(labels > 0, mask)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (20, 20), (300, 240)])
+def test_an_object_that_fills_the_picture_is_one(shape):
+    """Its outline is nowhere, so its depth is not measured from it."""
+    ones = np.ones(shape)
+    labels = grow_instances(ones > 0, ones.astype(np.float32), 1)
+    assert labels.shape == shape
+    assert (labels == 1).all()
