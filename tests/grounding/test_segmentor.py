@@ -1,4 +1,4 @@
-"""The segmentor as users meet it: words, points, boxes in, findings out. Its network here mostly sees brightness alone."""
+"""The segmentor as users meet it: words, points, boxes in, findings out. Its network here mostly sees brightness."""
 
 import json
 
