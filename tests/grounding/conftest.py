@@ -37,13 +37,16 @@ def painted(tmp_path_factory) -> Path:
     What else they say of pictures is in data/ontology.yaml.
     """
     root = tmp_path_factory.mktemp("sets")
-    for name, number in (("gbm40", 6), ("kather2016_sample", 3)):
+    for seed, name, splits in (
+        (0, "gbm40", ["train"] * 5 + ["val", "test"]),
+        (50, "kather2016_sample", ["train", "train", "val", "test"]),
+    ):
         folder = root / name
         folder.mkdir()
         entries = []
-        for i in range(number):
-            extra = {"split": "train" if i < number - 1 else "val", "label": ("simple stroma", "adipose tissue")[i % 2]}
-            entry = paint(folder, f"p{i}", i, extra)
+        for i, split in enumerate(splits):
+            extra = {"split": split, "label": ("simple stroma", "adipose tissue")[i % 2]}
+            entry = paint(folder, f"p{i}", seed + i, extra)
             if name != "gbm40":
                 entry = {key: entry[key] for key in ("id", "group", "image", "split", "label")}
             entries.append(json.dumps(entry))
