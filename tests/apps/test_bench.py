@@ -3,12 +3,13 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+import slidekick.grounding
 from slidekick.apps.bench import figures, smoke
-from slidekick.apps.bench.smoke import Check, same_scale_concepts
+from slidekick.apps.bench.smoke import Check
 from slidekick.data.errors import InputError
-from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 FAST = Check("ours", "peer", 1.0, 20.0, 0.1, "")
 SLOW = Check("ours", "peer", 3.0, 20.0, 0.1, "")
@@ -37,17 +38,37 @@ def test_what_cannot_be_measured_is_one_line_and_exit_2(monkeypatch, capsys):
     assert capsys.readouterr().err == "slidekick: weights: model.safetensors is missing\n"
 
 
-def test_the_two_concepts_are_looked_at_in_the_same_windows():
-    def card(*scales: tuple[str, float]) -> Vocabulary:
-        return Vocabulary([Concept(name, "object", (), mpp=mpp, zoom=1.0) for name, mpp in scales])
+class Looker:
+    """Notes what it is asked, and whether the picture was forgotten before."""
 
-    assert same_scale_concepts(card(("gland", 1.0), ("nucleus", 0.35), ("lymphocyte", 0.35))) == (
-        "nucleus",
-        "lymphocyte",
-        0.35,
-    )
-    with pytest.raises(InputError, match="no second concept"):
-        same_scale_concepts(card(("nucleus", 0.35), ("gland", 1.0)))
+    def __init__(self) -> None:
+        self.asked, self.new = [], True
+
+    def forget(self) -> None:
+        self.new = True
+
+    def segment(self, image, concepts, *, mpp=None):
+        self.asked.append((len(concepts), self.new, image.shape, mpp))
+        self.new = False
+
+
+def test_five_concepts_are_held_against_one_against_a_picture_seen_before_and_against_sam(monkeypatch):
+    looker = Looker()
+    monkeypatch.setattr(slidekick.grounding, "Segmentor", SimpleNamespace(from_pretrained=lambda: looker))
+    monkeypatch.setattr(smoke, "demo_picture", lambda side: np.zeros((side, side, 3), np.uint8))
+    monkeypatch.setattr(smoke, "sam_seconds", lambda: 34.0)
+    ticks = iter(range(1000))
+    monkeypatch.setattr(smoke.time, "perf_counter", lambda: float(next(ticks)))
+    sam, single, again = smoke.segmenting()
+    assert [(number, new) for number, new, *_ in looker.asked] == [
+        (5, True),
+        *[(5, True), (5, False), (1, True)] * 5,
+    ]
+    assert {asked[2:] for asked in looker.asked} == {((1024, 1024, 3), (smoke.MPP, smoke.MPP))}
+    assert (sam.ours_s, sam.peer_s) == (1.0, 34.0)
+    assert sam.held
+    assert again.peer_s == single.ours_s == 1.0
+    assert not again.held, "it must cost less than a new picture"
 
 
 def test_figures_are_measured_in_processes_of_their_own_and_told_together(monkeypatch, capsys):
