@@ -63,8 +63,8 @@ def test_a_finding_is_the_same_whichever_runtime_gives_it(segmentor):
     pixels = pixels_of(triple.item.image)[:256, :256]
     torch = Segmentor.from_pretrained(runtime="torch")
     ours, reference = (one.segment(pixels, ["nucleus"])[0] for one in (segmentor, torch))
-    assert dice(ours.mask, reference.mask) > 0.98
-    assert ours.presence == pytest.approx(reference.presence, abs=0.02)
+    assert dice(ours.mask, reference.mask) > 0.95
+    assert ours.presence == pytest.approx(reference.presence, abs=0.05)
 
 
 def test_lung_and_white_cells_not_seen_are_named_in_words(segmentor):
