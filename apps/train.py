@@ -108,6 +108,7 @@ def as_text(summary: dict) -> str:
     for concept, figures in summary.get("figures", {}).items():
         for name, figure in figures.items():
             if figure["n"]:
-                interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]"
+                told = figure["low"] is not None  # one patient alone says nothing of others
+                interval = f"[{figure['low']:.3f}, {figure['high']:.3f}]" if told else ""
                 lines.append(f"{concept:<18} {name:<22} {figure['value']:.3f} {interval} n = {figure['n']}")
     return "\n".join(lines)

@@ -37,7 +37,7 @@ def grow_instances(mask: np.ndarray, interior: np.ndarray, least: float = LEAST)
 def _smoothed(interior: np.ndarray, mask: np.ndarray, pieces: np.ndarray, number: int) -> np.ndarray:
     """The interior smoothed, more so in large pieces, by a share of their depth."""
     smooth = cv2.GaussianBlur(interior, (0, 0), SMOOTH)
-    depth = cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, 3)
+    depth = cv2.distanceTransform(np.pad(mask, 1).astype(np.uint8), cv2.DIST_L2, 3)[1:-1, 1:-1]
     deepest = np.zeros(number + 1, np.float32)
     np.maximum.at(deepest, pieces[mask], depth[mask])
     boxes = ndimage.find_objects(pieces)
