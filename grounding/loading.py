@@ -10,7 +10,7 @@ import numpy as np
 from slidekick.data.errors import InputError
 from slidekick.grounding.runtime import CompiledNetwork, Network, TorchNetwork
 from slidekick.grounding.segmentor import CARD, CONFIG, MODEL, PHRASES, Segmentor
-from slidekick.grounding.sizes import SegmentorConfig
+from slidekick.grounding.sizes import PHRASE_WIDTH, SegmentorConfig
 from slidekick.grounding.text import encode_phrases
 from slidekick.grounding.vocabulary import Vocabulary
 
@@ -34,6 +34,8 @@ def load_segmentor(folder: Path, runtime: str) -> Segmentor:
         vocabulary = Vocabulary.load(folder / CARD, vectors, encode_phrases)
         if missing := [name for name in vocabulary.concepts if name not in vectors]:
             raise ValueError(f"{missing[0]} has no vector")
+        if any(row.shape != (PHRASE_WIDTH,) for row in vectors.values()):
+            raise ValueError(f"vectors are not of {PHRASE_WIDTH} numbers")
         if runtime == "torch":
             network: Network = TorchNetwork(_model(config, folder / MODEL))
         else:

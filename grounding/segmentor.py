@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from math import inf
 from pathlib import Path
 
 import cv2
@@ -106,7 +107,7 @@ class Segmentor:
         Raises InputError for an image of another shape or type, one string in place of a list, no prompt at all,
         points outside the picture and boxes that are inverted, empty or outside.
         """
-        _check(image, concepts)
+        _check(image, concepts, mpp)
         clicks = checked_points(points, image.shape[:2])
         frames = checked_boxes(boxes, image.shape[:2])
         if not concepts and not clicks and not frames:
@@ -229,11 +230,15 @@ def zoom_for(concept: Concept, mpp: tuple[float, float] | None, longest: int) ->
     return float(np.clip(own / np.clip(own, *concept.scale), *ZOOM_LIMITS))
 
 
-def _check(image: np.ndarray, concepts: Sequence[str]) -> None:
+def _check(image: np.ndarray, concepts: Sequence[str], mpp) -> None:
     if not isinstance(image, np.ndarray):
         raise InputError(f"image is a {type(image).__name__}; give a NumPy array, uint8 (height, width, 3) RGB")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"image is {image.dtype} {image.shape}; give uint8 (height, width, 3) RGB")
+    if mpp is not None and not (
+        isinstance(mpp, tuple | list) and len(mpp) == 2 and all(isinstance(v, int | float) and 0 < v < inf for v in mpp)
+    ):
+        raise InputError(f"mpp is {mpp!r}; give (x, y) µm per pixel above 0, or None")
     if isinstance(concepts, str):
         raise InputError(f"concepts is one string; give a list, such as [{concepts!r}]")
     if len(concepts) > MOST_CONCEPTS:

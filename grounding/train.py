@@ -24,10 +24,10 @@ from slidekick.data.items import Item, load_items
 from slidekick.data.ontology import load_ontology
 from slidekick.grounding.lesson import Lesson, collate
 from slidekick.grounding.model import SegmentorModel
-from slidekick.grounding.sizes import PHRASE_WIDTH, SegmentorConfig
+from slidekick.grounding.sizes import PHRASE_WIDTH, PYRAMID, SegmentorConfig
 from slidekick.grounding.text import encode_phrases
 from slidekick.grounding.tower import imagenet_state
-from slidekick.grounding.windows import Sampler
+from slidekick.grounding.windows import PROMPT_KINDS, Sampler
 
 CHECKPOINT, LOG, MODEL = "checkpoint.pt", "log.jsonl", "model.safetensors"
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
@@ -37,6 +37,7 @@ PLAN = (  # numbers that section `training` must hold
     "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema", "clip",
     "positive_share", "corrected", "checkpoint_every", "log_every", "validate_every",
 )  # fmt: skip
+DEFAULTED = ("encoder",)  # of section `model`: what is no number
 CONCEPT = ("mpp", "zoom", "jitter")  # keys that every concept must hold
 
 
@@ -47,11 +48,15 @@ def build(config: dict, start: Path | None) -> SegmentorModel:
     if start is None:
         known = {f"encoder.body.{name}": tensor for name, tensor in imagenet_state().items()}
     else:
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         if not (start / MODEL).is_file():
             raise InputError(f"{start}: {MODEL} is missing; `start` is a folder of weights, or leave it out")
-        known = {name: tensor.float() for name, tensor in load_file(start / MODEL).items()}
+        try:
+            known = {name: tensor.float() for name, tensor in load_file(start / MODEL).items()}
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{start}: {MODEL} is no safetensors file; give whole weights or leave it out") from error
     fitting = {name: tensor for name, tensor in known.items() if name in own and own[name].shape == tensor.shape}
     model.load_state_dict(fitting, strict=False)
     return model
@@ -233,7 +238,7 @@ def _complaint(config: object) -> str | None:
         if not isinstance(config[section], dict):
             return f"section {section!r} is no mapping"
     fields = SegmentorConfig.__dataclass_fields__
-    numbers = [("model", key) for key in fields if key != "encoder"] + [("training", key) for key in PLAN]
+    numbers = [("model", key) for key in fields if key not in DEFAULTED] + [("training", key) for key in PLAN]
     for section, key in numbers:
         if key not in config[section]:
             return f"{section}.{key} is missing"
@@ -241,10 +246,27 @@ def _complaint(config: object) -> str | None:
             return f"{section}.{key} is {value!r}, not a number"
     if unknown := [key for key in config["model"] if key not in fields]:
         return f"model.{unknown[0]} is unknown"
+    if (encoder := config["model"].get("encoder", PYRAMID)) != PYRAMID:
+        return f"model.encoder is {encoder!r}; only {PYRAMID!r} can be trained"
+    return _sampling_complaint(config["training"]) or _concept_complaint(config["concepts"])
+
+
+def _sampling_complaint(plan: dict) -> str | None:
     for key in ("sides", "further"):
-        if not isinstance(config["training"].get(key), dict):
+        if not isinstance(plan.get(key), dict):
             return f"training.{key} is no mapping to shares"
-    for name, entry in config["concepts"].items():
+    if not isinstance(plan.get("prompts"), list) or len(plan["prompts"]) != len(PROMPT_KINDS):
+        return f"training.prompts is no list of the shares of {', '.join(PROMPT_KINDS)}"
+    for key, shares in (("sides", list(plan["sides"].values())), ("prompts", plan["prompts"])):
+        if not all(isinstance(share, int | float) for share in shares) or abs(sum(shares) - 1) > 1e-6:
+            return f"training.{key} are shares that do not add up to 1"
+    return None
+
+
+def _concept_complaint(concepts: dict) -> str | None:
+    for name, entry in concepts.items():
+        if entry is not None and not isinstance(entry, dict):
+            return f"concepts.{name} is no mapping"
         if absent := [key for key in CONCEPT if key not in (entry or {})]:
             return f"concepts.{name}.{absent[0]} is missing"
         if name not in load_ontology().terms:

@@ -25,7 +25,7 @@ HED_INVERSE = np.linalg.inv(HED).astype(np.float32)
 
 LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
 SMALLEST_THERE = 12  # marked window px from which a concept is there
-TEXT, OBJECT, CLICKED = "text", "object", "clicked"  # kinds of prompts
+PROMPT_KINDS = TEXT, OBJECT, CLICKED = "text", "object", "clicked"
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ class Sampler:
         mask, weight, ids = cut(triple, matrix, side)
         phrase = self._phrase(triple.concept, rng)
         present = bool(mask.sum() * MASK_STRIDE**2 >= SMALLEST_THERE)
-        kind = rng.choice([TEXT, OBJECT, CLICKED], p=self.plan["prompts"]) if present else TEXT
+        kind = rng.choice(PROMPT_KINDS, p=self.plan["prompts"]) if present else TEXT
         clicks: list[Click] = []
         drawn = mask >= 0.5
         if kind == OBJECT and (one := pick_object(drawn, ids, rng)) is not None:

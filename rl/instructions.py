@@ -85,9 +85,15 @@ DESCRIBE = ("Describe this picture.", "Describe the picture.", "Describe what yo
 PLURALS = {
     "nucleus": "nuclei", "gland": "glands", "tumour": "tumours", "stroma": "stroma", "glomerulus": "glomeruli",
     "blood vessel": "blood vessels", "fat vacuole": "fat vacuoles", "white blood cell": "white blood cells",
-    "lymphocyte": "lymphocytes", "positive cell": "positive cells",
+    "lymphocyte": "lymphocytes", "positive cell": "positive cells", "benign gland": "benign glands",
+    "malignant gland": "malignant glands", "colorectal polyp": "colorectal polyps",
+    "epithelial cell nucleus": "epithelial cell nuclei", "macrophage nucleus": "macrophage nuclei",
+    "neutrophil nucleus": "neutrophil nuclei", "cytoplasm": "cytoplasm",
+    "Gleason pattern 3": "Gleason pattern 3", "Gleason pattern 4": "Gleason pattern 4",
 }  # fmt: skip
-REGIONS = ("tumour", "stroma", "blood vessel")  # not counted: the tools give their area instead
+REGIONS = (
+    "tumour", "stroma", "blood vessel", "colorectal polyp", "cytoplasm", "Gleason pattern 3", "Gleason pattern 4",
+)  # fmt: skip  # not counted: the tools give their area instead
 SYNONYMS = {
     "cell nucleus": "nucleus", "crypt": "gland", "tumor": "tumour", "cancer": "tumour", "carcinoma": "tumour",
     "metastasis": "tumour", "connective tissue": "stroma", "vessel": "blood vessel", "artery": "blood vessel",
@@ -98,14 +104,14 @@ SYNONYMS = {
 STRANGERS = (
     "mitosis mitoses, parasite parasites, granuloma granulomas, neuron neurons, hair follicle hair follicles, "
     "keratin pearl keratin pearls, apoptotic body apoptotic bodies, plasma cell plasma cells, eosinophil "
-    "eosinophils, macrophage macrophages, giant cell giant cells, nerve nerves, muscle fibre muscle fibres, "
+    "eosinophils, giant cell giant cells, nerve nerves, muscle fibre muscle fibres, "
     "bone spicule bone spicules, megakaryocyte megakaryocytes, adipocyte adipocytes, tubule tubules, psammoma "
     "body psammoma bodies, cilium cilia, fungus fungi, bacterium bacteria, worm worms, crystal crystals, "
     "pigment pigments, foreign body foreign bodies, tree trees, house houses, car cars, dog dogs, cat cats, "
     "boat boats, flower flowers, star stars, lymph node lymph nodes, mast cell mast cells, goblet cell goblet "
     "cells, islet islets, hepatocyte hepatocytes, podocyte podocytes, melanocyte melanocytes, red blood cell "
     "red blood cells, platelet platelets, sinusoid sinusoids, bile duct bile ducts, sebaceous gland sebaceous "
-    "glands, thrombus thrombi, cyst cysts, polyp polyps, abscess abscesses, osteoclast osteoclasts, "
+    "glands, thrombus thrombi, cyst cysts, abscess abscesses, osteoclast osteoclasts, "
     "chondrocyte chondrocytes, keratinocyte keratinocytes, basal cell basal cells, mesangial cell mesangial "
     "cells, schistosome schistosomes, amoeba amoebae, spore spores, asbestos body asbestos bodies, "
     "calcification calcifications, ganglion cell ganglion cells, axon axons, villus villi, alveolus alveoli, "
