@@ -118,28 +118,31 @@ def test_graphs_lie_in_the_cache_and_are_made_once(networks, cache, weights, cap
     assert capsys.readouterr().err == ""
 
 
+class Asked(Exception):
+    """The model was built, as it is where graphs are to be made."""
+
+
+def ask() -> None:
+    raise Asked
+
+
 def test_other_weights_have_graphs_of_their_own(networks, cache, weights, tmp_path):
-    class Asked(Exception):
-        pass
-
-    def build():
-        raise Asked
-
     before = set((cache / "graphs").iterdir())
     other = tmp_path / MODEL
     other.write_bytes((weights / MODEL).read_bytes()[:-4] + b"1234")
     with pytest.raises(Asked):
-        CompiledNetwork(networks[0].config, other, build)
+        CompiledNetwork(networks[0].config, other, ask)
     assert set((cache / "graphs").iterdir()) == before
 
 
-def test_a_graph_that_is_missing_is_made_again(networks, cache, weights, capsys):
+def test_where_a_graph_is_missing_they_are_made_again(networks, cache, weights, tmp_path):
     (folder,) = (cache / "graphs").iterdir()
-    (folder / "words.xml").unlink()
-    network = Segmentor.from_pretrained(weights).network
-    assert "once; kept in" in capsys.readouterr().err
-    assert sorted(path.stem for path in folder.glob("*.xml")) == GRAPHS
-    assert network.encode(window(32, 32)).embedding.shape == (1, 32, 4, 4)
+    (folder / "words.xml").rename(tmp_path / "words.xml")
+    try:
+        with pytest.raises(Asked):
+            CompiledNetwork(networks[0].config, weights / MODEL, ask)
+    finally:
+        (tmp_path / "words.xml").rename(folder / "words.xml")
 
 
 SCRIPT = """
