@@ -68,7 +68,7 @@ def load_sam(checkpoint: Path) -> Segmentor:
             model = SegmentorModel(SegmentorConfig.sam(size))
         model.load_state_dict(state, strict=True, assign=True)
     except Exception as error:  # what a hostile file raises is anybody's guess
-        reason = str(error).splitlines()[0][:80] if str(error) else ""
+        reason = " ".join(str(error).split())[:120]
         raise InputError(
             f"{checkpoint}: no official SAM checkpoint ({type(error).__name__}: {reason}); give such as "
             "sam_vit_b_01ec64.pth"

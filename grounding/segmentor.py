@@ -179,8 +179,10 @@ class Segmentor:
     def _outlined(self, image, words: list[str], meant, mpp, clicks: Clicks, frames) -> list[Finding]:
         """Objects in boxes, or the one at the points; once for each concept, or once without a name."""
         findings = []
-        for said, concept in zip(words, meant, strict=True) if words and meant else [("", None)]:
-            if said and concept is None:
+        for said, concept in (
+            zip(words, meant, strict=True) if meant else [(said, None) for said in words] or [("", None)]
+        ):
+            if said and concept is None and self.network.config.knows_words:
                 findings.append(self._unknown(said, image.shape[:2]))
                 continue
             vector = self.vocabulary.vectors[concept.name] if concept else np.zeros(PHRASE_WIDTH, np.float32)
@@ -236,7 +238,7 @@ def _check(image: np.ndarray, concepts: Sequence[str], mpp) -> None:
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:
         raise InputError(f"image is {image.dtype} {image.shape}; give uint8 (height, width, 3) RGB")
     if mpp is not None and not (
-        isinstance(mpp, tuple | list) and len(mpp) == 2 and all(isinstance(v, int | float) and 0 < v < inf for v in mpp)
+        isinstance(mpp, tuple | list | np.ndarray) and len(mpp) == 2 and all(_positive(value) for value in mpp)
     ):
         raise InputError(f"mpp is {mpp!r}; give (x, y) µm per pixel above 0, or None")
     if isinstance(concepts, str):
@@ -246,6 +248,10 @@ def _check(image: np.ndarray, concepts: Sequence[str], mpp) -> None:
     for words in concepts:
         if not isinstance(words, str) or not words.strip():
             raise InputError(f"concept {words!r} is empty or no text; name a structure, such as 'nucleus'")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int | float | np.number) and 0 < value < inf
 
 
 def _clicks_in(clicks: Clicks, factor: tuple[float, float], place: tuple[int, int], tile: tuple[int, int]) -> Clicks:

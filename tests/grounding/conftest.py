@@ -4,11 +4,15 @@ import hashlib
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from slidekick.grounding.sizes import PHRASE_WIDTH
+from slidekick.grounding.runtime import Maps
+from slidekick.grounding.segmentor import Segmentor
+from slidekick.grounding.sizes import CORNER_FIRST, MASK_STRIDE, NEGATIVE, PHRASE_WIDTH, POSITIVE, SegmentorConfig
+from slidekick.grounding.vocabulary import Calibration, Concept, Vocabulary
 
 SIDE = 96
 
@@ -109,3 +113,57 @@ def vectors_of(*phrases: str) -> np.ndarray:
 def encode():
     """Phrases -> vectors, as `encode_phrases` but without MiniLM: different words have nothing in common."""
     return lambda phrases: vectors_of(*phrases)
+
+
+SEEN = [
+    Concept("nucleus", "object", ("nuclei",), (0.5, 0.5), 1.0, offset=-1000.0),  # below any presence
+    Concept("lymphocyte", "object", (), (0.5, 0.5), 1.0, offset=-1000.0),
+    Concept("gland", "object", ("crypt",), (1.0, 1.0), 0.6, offset=-1000.0),
+    Concept("tumour", "region", ("cancer",), (1.0, 1.0), 0.6, offset=-1000.0),
+]
+
+
+class Bright:
+    """Stands in for the network: marks what is bright, and judges a tile to hold it where a quarter is.
+
+    Points draw or wipe discs on what was drawn before; a box is filled.
+    """
+
+    config = SegmentorConfig(window=64)
+
+    def __init__(self) -> None:
+        self.windows: list[tuple[int, int]] = []
+        self.asked: list[dict] = []
+
+    def encode(self, window):
+        self.windows.append(window.shape[:2])
+        grey = window.astype(np.float32).mean(2) / 127.5 - 1
+        return Maps(cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)[None, None], None, None)
+
+    def decode(self, maps, phrases, points=None, labels=None, former=None):
+        self.asked.append({"phrases": phrases, "points": points, "labels": labels, "former": former})
+        cells = maps.embedding[0, 0]
+        drawn = np.repeat(20 * cells[None], len(phrases), 0) if former is None else former.copy()
+        ys, xs = np.mgrid[: cells.shape[0], : cells.shape[1]] * MASK_STRIDE
+        if labels is not None and CORNER_FIRST in labels:
+            (x0, y0), (x1, y1) = points[0, :2]
+            drawn[:] = np.where((xs >= x0) & (xs < x1) & (ys >= y0) & (ys < y1), 20, -20)
+        for row in range(len(phrases) if labels is not None else 0):
+            for (x, y), label in zip(points[row], labels[row], strict=True):
+                if label in (NEGATIVE, POSITIVE):
+                    drawn[row][(xs - x) ** 2 + (ys - y) ** 2 < 64] = 20 if label else -20
+        present = np.full(len(phrases), ((cells > 0).mean() - 0.25) * 100, np.float32)
+        return np.stack([drawn, drawn], 1).astype(np.float32), present
+
+
+@pytest.fixture(scope="module")
+def bright(encode):
+    """A function: concepts -> a segmentor that sees brightness."""
+
+    def make(*concepts: Concept, calibration: Calibration | None = None) -> Segmentor:
+        chosen = list(concepts) or SEEN
+        names = [concept.name for concept in chosen]
+        known = dict(zip(names, encode(names), strict=True))
+        return Segmentor(Bright(), Vocabulary(chosen, known, calibration=calibration or Calibration()))
+
+    return make

@@ -1,28 +1,18 @@
 """The segmentor as users meet it: words, points, boxes in, findings out. Its network here mostly sees brightness."""
 
-import json
-
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidekick.data.errors import InputError
-from slidekick.grounding.runtime import Maps, TorchNetwork
+from slidekick.grounding.runtime import TorchNetwork
 from slidekick.grounding.segmentor import (
-    CARD,
-    CONFIG,
     KEPT_TILES,
-    MODEL,
-    MOST_CONCEPTS,
-    PHRASES,
     PROMPTS,
     Segmentor,
     zoom_for,
 )
-from slidekick.grounding.sizes import CORNER_FIRST, MASK_STRIDE, NEGATIVE, PHRASE_WIDTH, POSITIVE, SegmentorConfig
 from slidekick.grounding.vocabulary import Calibration, Concept, Vocabulary
 
 ALWAYS = -1000.0  # an offset below any presence
@@ -34,53 +24,9 @@ AS_IT_IS = Calibration()
 CONCEPTS = [NUCLEUS, LYMPHOCYTE, GLAND, TUMOUR]
 
 
-class Bright:
-    """Stands in for the network: marks what is bright, and judges a tile to hold it where a quarter is.
-
-    Points draw or wipe discs on what was drawn before; a box is filled.
-    """
-
-    config = SegmentorConfig(window=64)
-
-    def __init__(self) -> None:
-        self.windows: list[tuple[int, int]] = []
-        self.asked: list[dict] = []
-
-    def encode(self, window):
-        self.windows.append(window.shape[:2])
-        grey = window.astype(np.float32).mean(2) / 127.5 - 1
-        return Maps(cv2.resize(grey, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)[None, None], None, None)
-
-    def decode(self, maps, phrases, points=None, labels=None, former=None):
-        self.asked.append({"phrases": phrases, "points": points, "labels": labels, "former": former})
-        cells = maps.embedding[0, 0]
-        drawn = np.repeat(20 * cells[None], len(phrases), 0) if former is None else former.copy()
-        ys, xs = np.mgrid[: cells.shape[0], : cells.shape[1]] * MASK_STRIDE
-        if labels is not None and CORNER_FIRST in labels:
-            (x0, y0), (x1, y1) = points[0, :2]
-            drawn[:] = np.where((xs >= x0) & (xs < x1) & (ys >= y0) & (ys < y1), 20, -20)
-        for row in range(len(phrases) if labels is not None else 0):
-            for (x, y), label in zip(points[row], labels[row], strict=True):
-                if label in (NEGATIVE, POSITIVE):
-                    drawn[row][(xs - x) ** 2 + (ys - y) ** 2 < 64] = 20 if label else -20
-        present = np.full(len(phrases), ((cells > 0).mean() - 0.25) * 100, np.float32)
-        return np.stack([drawn, drawn], 1).astype(np.float32), present
-
-
 def vectors(concepts, encode) -> dict[str, np.ndarray]:
     names = [concept.name for concept in concepts]
     return dict(zip(names, encode(names), strict=True))
-
-
-@pytest.fixture(scope="module")
-def bright(encode):
-    """A function: concepts -> a segmentor that sees brightness."""
-
-    def make(*concepts: Concept, calibration: Calibration = AS_IT_IS) -> Segmentor:
-        chosen = list(concepts) or CONCEPTS
-        return Segmentor(Bright(), Vocabulary(chosen, vectors(chosen, encode), calibration=calibration))
-
-    return make
 
 
 @pytest.fixture
@@ -328,9 +274,9 @@ def test_of_pictures_of_many_tiles_nothing_is_kept(bright):
         assert len(segmentor.network.windows) > times * KEPT_TILES
 
 
-def test_two_hundred_concepts_cost_one_encoding_and_come_in_order(encode):
+def test_two_hundred_concepts_cost_one_encoding_and_come_in_order(bright, encode):
     concepts = [Concept(f"cell {n}", ("object", "region")[n % 2], (), (0.5, 0.5), 1.0) for n in range(200)]
-    segmentor = Segmentor(Bright(), Vocabulary(concepts, vectors(concepts, encode)))
+    segmentor = bright(*concepts)
     names = [concept.name for concept in concepts]
     findings = segmentor.segment(np.full((64, 64, 3), 255, np.uint8), names, mpp=(0.5, 0.5))
     assert [finding.concept for finding in findings] == names
@@ -342,222 +288,3 @@ def test_two_hundred_concepts_cost_one_encoding_and_come_in_order(encode):
 
 
 # --- points and boxes
-
-
-def test_clicks_correct_what_words_drew(bright):
-    image = np.zeros((100, 120, 3), np.uint8)
-    image[20:60, 20:60] = 255
-    segmentor = bright(Concept("tumour", "region", (), (0.5, 0.5), 1.0))  # by words judged absent: a seventh is bright
-    clicks = [(90.5, 80.5, 1), (40.5, 40.5, 0)]
-    (words,) = segmentor.segment(image, ["tumour"], mpp=(0.5, 0.5))
-    (corrected,) = segmentor.segment(image, ["tumour"], mpp=(0.5, 0.5), points=clicks)
-    assert not words.found
-    assert corrected.mask[80, 90]
-    assert corrected.mask[25, 25], "clicks are asked even where words see nothing"
-    assert not corrected.mask[40, 40]
-    _, first, *further = segmentor.network.asked
-    assert (first["points"], first["former"]) == (None, None)
-    assert [asked["labels"].tolist() for asked in further] == [[[1]], [[1, 0]]]
-    np.testing.assert_allclose(further[-1]["points"][0], [c[:2] for c in clicks])
-    for before, after in zip((first, *further), further, strict=False):
-        drawn, _ = Bright.decode(Bright(), segmentor._kept[1][1.0][0], **before)
-        np.testing.assert_allclose(after["former"], drawn[:, 0])
-
-
-@pytest.mark.parametrize("mpp", [(0.5, 0.5), (1.0, 1.0), (0.25, 0.25)])
-def test_a_click_lands_where_it_was_made_whatever_the_scale_and_the_tile(bright, mpp):
-    image = np.zeros((60, 900, 3), np.uint8)
-    for x in (40, 450, 870):
-        (finding,) = bright(NUCLEUS).segment(image, ["nucleus"], mpp=mpp, points=[(x + 0.5, 30.5, 1)])
-        ys, xs = np.nonzero(finding.mask)
-        assert abs(xs.mean() - x) < 4
-        assert abs(ys.mean() - 30) < 4
-        assert np.ptp(xs) < 40
-
-
-def test_boxes_give_one_object_each_in_their_order(bright):
-    segmentor = bright()
-    boxes = [(60, 10, 90, 40), (10, 10, 40, 40)]
-    (finding,) = segmentor.segment(picture(80, 100), ["nuclei"], boxes=boxes, mpp=(0.5, 0.5))
-    assert (finding.concept, finding.prompt, finding.presence) == ("nucleus", "nuclei", 1.0)
-    for index, (x0, y0, x1, y1) in enumerate(boxes, 1):
-        assert (finding.instances[y0 + 3 : y1 - 3, x0 + 3 : x1 - 3] == index).all()
-    np.testing.assert_array_equal(finding.mask, finding.instances > 0)
-    assert finding.score > 0.9
-    for asked in segmentor.network.asked:
-        np.testing.assert_array_equal(asked["phrases"], segmentor.vocabulary.vectors["nucleus"][None])
-
-
-def test_boxes_with_several_words_give_a_finding_for_each(bright):
-    findings = bright().segment(picture(80, 100), ["nucleus", "unicorn", "tumour"], boxes=[(10, 10, 40, 40)])
-    assert [finding.concept for finding in findings] == ["nucleus", "unicorn", "tumour"]
-    assert [finding.known for finding in findings] == [True, False, True]
-    assert [finding.found for finding in findings] == [True, False, True]
-
-
-def test_without_words_boxes_and_points_give_one_finding_called_object(bright):
-    segmentor = bright()
-    for prompts in ({"boxes": [(10, 10, 40, 40)]}, {"points": [(30.5, 30.5, 1)]}):
-        (finding,) = segmentor.segment(np.zeros((80, 100, 3), np.uint8), [], **prompts)
-        assert (finding.concept, finding.prompt, finding.known) == ("object", "object", True)
-        assert finding.mask[30, 30]
-        assert finding.instances.max() == 1
-        assert not segmentor.network.asked[-1]["phrases"].any(), "no words are zeros"
-        assert segmentor.network.asked[-1]["phrases"].shape == (1, PHRASE_WIDTH)
-
-
-# --- what is refused
-
-
-@pytest.mark.parametrize(
-    "image",
-    [
-        np.zeros((10, 10), np.uint8),
-        np.zeros((10, 10, 4), np.uint8),
-        np.zeros((10, 10, 3), np.float32),
-        np.zeros((10, 10, 3), np.uint16),
-        np.zeros((0, 10, 3), np.uint8),
-        np.zeros((3, 10, 10), np.uint8),
-        [[1, 2, 3]],
-        None,
-    ],
-    ids=str,
-)
-def test_anything_but_a_colour_picture_is_refused_with_what_it_was(bright, image):
-    with pytest.raises(InputError, match="uint8 \\(height, width, 3\\)"):
-        bright().segment(image, ["nucleus"])
-
-
-@pytest.mark.parametrize(
-    ("concepts", "more", "told"),
-    [
-        ("nucleus", {}, r"concepts is one string; give a list, such as \['nucleus'\]"),
-        ([""], {}, "concept '' is empty or no text"),
-        (["nucleus", "  "], {}, "concept '  ' is empty"),
-        ([5], {}, "concept 5 is empty or no text"),
-        ([None], {}, "concept None is empty or no text"),
-        (["nucleus"] * (MOST_CONCEPTS + 1), {}, f"give {MOST_CONCEPTS} at most"),
-        ([], {}, "no prompt; give a concept, a point or a box"),
-        ([], {"points": [], "boxes": []}, "no prompt"),
-        (["nucleus"], {"points": [(10, 9, 1)]}, "outside the picture of 10 × 10 px"),
-        (["nucleus"], {"boxes": [(5, 5, 5, 9)]}, "inverted or empty"),
-        (["nucleus"], {"mpp": 0.25}, "mpp"),
-        (["nucleus"], {"mpp": (0.25,)}, "mpp"),
-        (["nucleus"], {"mpp": (0.25, 0)}, "mpp"),
-        (["nucleus"], {"mpp": (-0.25, 0.25)}, "mpp"),
-        (["nucleus"], {"mpp": (float("nan"), 0.25)}, "mpp"),
-        (["nucleus"], {"mpp": ("0.25", "0.25")}, "mpp"),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-def test_prompts_that_cannot_be_meant_are_told_in_one_line(bright, concepts, more, told):
-    with pytest.raises(InputError, match=told) as caught:
-        bright().segment(np.zeros((10, 10, 3), np.uint8), concepts, **more)
-    assert "\n" not in str(caught.value)
-
-
-# --- files
-
-
-def load(folder) -> Segmentor:
-    return Segmentor.from_pretrained(folder, runtime="torch")
-
-
-@pytest.fixture
-def saved(segmentor, tmp_path):
-    segmentor.save_pretrained(tmp_path / "mine")
-    return tmp_path / "mine"
-
-
-def test_saved_and_loaded_it_finds_the_same(segmentor, saved):
-    loaded = load(saved)
-    image = picture(70, 84)
-    before, after = (one.segment(image, ["nucleus", "tumour"]) for one in (segmentor, loaded))
-    assert any(finding.found and not finding.mask.all() for finding in before)  # else there is nothing to compare
-    for one, other in zip(before, after, strict=True):  # the words' vectors are kept in half precision
-        np.testing.assert_allclose(one.probability, other.probability, atol=1e-3)
-        assert (one.mask == other.mask).mean() > 0.99
-    assert loaded.vocabulary.concepts == segmentor.vocabulary.concepts
-    assert loaded.vocabulary.calibration == segmentor.vocabulary.calibration
-    assert loaded.network.config == segmentor.network.config
-    again = load(saved)
-    assert all(map(equal, after, again.segment(image, ["nucleus", "tumour"])))
-
-
-def test_weights_are_kept_in_half_precision_as_safetensors(segmentor, saved):
-    from safetensors.torch import load_file
-
-    assert sorted(path.name for path in saved.iterdir()) == sorted([CONFIG, CARD, MODEL, PHRASES])
-    tensors = load_file(saved / MODEL)
-    assert {t.dtype for t in tensors.values()} <= {torch.float16, torch.int64}
-    assert set(tensors) == set(segmentor.network.model.state_dict())
-    assert {t.dtype for t in load_file(saved / PHRASES).values()} == {torch.float16}
-
-
-@pytest.mark.parametrize("name", [CONFIG, CARD, MODEL, PHRASES])
-def test_a_folder_that_lacks_a_file_is_named_with_the_file(saved, name):
-    (saved / name).unlink()
-    with pytest.raises(InputError, match=f"mine: {name} is missing"):
-        Segmentor.from_pretrained(saved)
-
-
-def test_another_runtime_is_told_with_those_there_are(saved):
-    with pytest.raises(InputError, match="runtime 'tensorrt' is unknown; use openvino or torch"):
-        Segmentor.from_pretrained(saved, runtime="tensorrt")
-
-
-def sized(**sizes) -> bytes:
-    return json.dumps({"window": 64, "width": 32, "heads": 2, "depth": 1, "mlp": 64, **sizes}).encode()
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        (CONFIG, b"{"),
-        (CONFIG, b"[]"),
-        (CONFIG, b"\xff\xfe"),
-        (CONFIG, sized(width=16)),
-        (CONFIG, sized(heads=3)),
-        (CONFIG, sized(heads=0)),
-        (CONFIG, sized(window="64")),
-        (CONFIG, sized(encoder="unknown")),
-        (CONFIG, b'{"colour": "red"}'),
-        (CARD, b"{}"),
-        (CARD, b'{"concepts": [{"name": "nucleus"}]}'),
-        (CARD, b'{"concepts": [], "calibration": {}}'),
-        (CARD, b'{"concepts": [1], "calibration": {}}'),
-        (PHRASES, b""),
-        (PHRASES, b"no tensors here, only text that goes on"),
-        (MODEL, b""),
-        (MODEL, b"no tensors here, only text that goes on"),
-    ],
-)
-def test_a_broken_file_is_an_input_error_not_a_traceback(saved, name, content):
-    (saved / name).write_bytes(content)
-    with pytest.raises(InputError, match="mine: not a segmentor of this version"):
-        load(saved)
-
-
-@pytest.mark.parametrize("name", [MODEL, PHRASES])
-def test_a_cut_file_is_an_input_error(saved, name):
-    whole = (saved / name).read_bytes()
-    (saved / name).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match="not a segmentor of this version"):
-        load(saved)
-
-
-def test_a_concept_without_a_vector_of_its_name_is_an_input_error(saved):
-    from safetensors.numpy import load_file, save_file
-
-    kept = load_file(saved / PHRASES)
-    save_file({name: row for name, row in kept.items() if name != "gland"}, saved / PHRASES)
-    with pytest.raises(InputError, match="not a segmentor of this version"):
-        load(saved)
-
-
-def test_a_vector_of_another_width_is_an_input_error(saved):
-    from safetensors.numpy import load_file, save_file
-
-    save_file({name: row[:5] for name, row in load_file(saved / PHRASES).items()}, saved / PHRASES)
-    with pytest.raises(InputError, match="not a segmentor of this version"):
-        load(saved)
