@@ -2,7 +2,7 @@
 
 Masks are learnt with cross-entropy and Dice, object interiors with cross-entropy on a soft target, presence with
 cross-entropy on words that are there and words that are not. A share of the prompts is asked a second time with a
-click on what was wrong and the first mask as a start (SAM's interactive training, one round).
+click on what was wrong and the first mask as a start, some of them again and again (SAM's interactive training).
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ from slidekick.grounding.tower import to_tensor
 from slidekick.grounding.windows import Prompt
 
 DICE_SMOOTH = 16.0  # mask cells; keeps near-empty windows from dominating
+ROUNDS = 3  # of corrections; SAM has eleven
+GOES_ON = 0.5  # share of corrected prompts that are corrected once more
 ABSENT = 0.3  # weight of cells of absent concepts: presence answers for them, and they must not thin out all masks
 WEIGHTS = {"mask": 1.0, "dice": 0.7, "interior": 1.0, "presence": 0.3}
 
@@ -85,36 +87,39 @@ class Lesson(nn.Module):
         features = self.model.encode(batch.pixels)
         masks, present = self.model.decode(_of(features, batch.index), batch.phrases, *_points(batch.clicks, device))
         parts = _marks(masks, present, batch)
-        again, clicks = self._corrections(masks[:, 0].detach(), batch, rng)
-        if again:
-            pick = torch.tensor(again, device=device)
-            second, _ = self.model.decode(
-                _of(features, batch.index[pick]),
-                batch.phrases[pick],
-                *_points(clicks, device),
-                former=masks[pick, 0].detach(),
-            )
-            share = len(again) / len(batch.clicks)
-            bce, parts["corrected"] = (
-                share * p for p in drawing_loss(second[:, 0], batch.mask[pick], batch.judged[pick])
-            )
-            parts["mask"] = parts["mask"] + bce
-            parts["interior"] = parts["interior"] + share * interior_loss(
-                second[:, 1], batch.interior[pick], batch.told[pick], batch.judged[pick]
-            )
+        logits = dict(enumerate(masks[:, 0].detach()))
+        clicks = dict(enumerate(batch.clicks))
+        for _ in range(ROUNDS):
+            clicks = self._corrections(logits, clicks, batch, rng)
+            if not clicks:
+                break
+            pick = torch.tensor(list(clicks), device=device)
+            former = torch.stack([logits[prompt] for prompt in clicks])
+            marks = _points(list(clicks.values()), device)
+            again, _ = self.model.decode(_of(features, batch.index[pick]), batch.phrases[pick], *marks, former=former)
+            logits = dict(zip(clicks, again[:, 0].detach(), strict=True))
+            share = len(pick) / len(batch.clicks)
+            bce, dice = drawing_loss(again[:, 0], batch.mask[pick], batch.judged[pick])
+            inner = interior_loss(again[:, 1], batch.interior[pick], batch.told[pick], batch.judged[pick])
+            parts["mask"] = parts["mask"] + share * bce
+            parts["interior"] = parts["interior"] + share * inner
+            parts["corrected"] = parts.get("corrected", 0) + share * dice
         loss = sum(WEIGHTS.get(name, WEIGHTS["dice"]) * part for name, part in parts.items())
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
-    def _corrections(self, logits: torch.Tensor, batch: Batch, rng) -> tuple[list[int], list[list]]:
-        again, clicks = [], []
-        for prompt in np.flatnonzero(rng.random(len(logits)) < self.corrected):
+    def _corrections(
+        self, logits: dict[int, torch.Tensor], clicks: dict[int, list], batch: Batch, rng
+    ) -> dict[int, list]:
+        """Some of the prompts (number -> clicks), each with one click more, on what is wrong with its logits."""
+        further = {}
+        for prompt, former in logits.items():
+            if rng.random() >= (self.corrected if len(logits) == len(batch.clicks) else GOES_ON):
+                continue
             wanted, judged = (batch.mask[prompt] >= 0.5).cpu().numpy(), (batch.judged[prompt] > 0).cpu().numpy()
-            drawn = np.where(judged, (logits[prompt] > 0).cpu().numpy(), wanted)
-            click = correcting_click(drawn, wanted, MASK_STRIDE, rng)
-            if click is not None:
-                again.append(int(prompt))
-                clicks.append([*batch.clicks[prompt], click])
-        return again, clicks
+            drawn = np.where(judged, (former > 0).cpu().numpy(), wanted)
+            if (click := correcting_click(drawn, wanted, MASK_STRIDE, rng)) is not None:
+                further[prompt] = [*clicks[prompt], click]
+        return further
 
 
 def _of(features: Features, index: torch.Tensor) -> Features:

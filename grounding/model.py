@@ -15,6 +15,7 @@ from typing import NamedTuple
 import timm
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import nn
 from torch.nn import functional as F
 
@@ -141,6 +142,7 @@ class SegmentorModel(nn.Module):
         self.config = config
         width, grid = config.width, config.window // config.stride
         self.prompt_encoder = PromptEncoder(width, (grid, grid), (config.window, config.window), mask_in_chans=16)
+        self.prompt_encoder.pe_layer = PositionEmbeddingRandom(width // 2, scale=config.positions)
         self.mask_decoder = FineMaskDecoder(
             transformer_dim=width,
             transformer=TwoWayTransformer(config.depth, width, config.heads, config.mlp),

@@ -22,7 +22,8 @@ class SegmentorConfig:
     """Sizes of the network.
 
     encoder: "pyramid" (ours) or SAM's "vit_b", "vit_l", "vit_h". window: px over which positions are counted as 0–1
-    (1024 in SAM, whose encoder takes no other size; ours takes any multiple of 32). masks: masks a prompt.
+    (1024 in SAM, whose encoder takes no other size; ours takes any multiple of 32). masks: masks a prompt. positions:
+    standard deviation of the random Fourier positions' frequencies, in cycles a window (1 in SAM).
     """
 
     encoder: str = PYRAMID
@@ -32,6 +33,7 @@ class SegmentorConfig:
     depth: int = 2
     mlp: int = 512
     masks: int = 2
+    positions: float = 1.0
 
     @property
     def stride(self) -> int:

@@ -37,7 +37,8 @@ PLAN = (  # numbers that section `training` must hold
     "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema", "clip",
     "positive_share", "corrected", "checkpoint_every", "log_every", "validate_every",
 )  # fmt: skip
-DEFAULTED = ("encoder",)  # of section `model`: what is no number
+DEFAULTED = ("encoder", "positions")  # of section `model`: what may be left out
+POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
 CONCEPT = ("mpp", "zoom", "jitter")  # keys that every concept must hold
 
 
@@ -58,6 +59,8 @@ def build(config: dict, start: Path | None) -> SegmentorModel:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{start}: {MODEL} is no safetensors file; give whole weights or leave it out") from error
     fitting = {name: tensor for name, tensor in known.items() if name in own and own[name].shape == tensor.shape}
+    if (matrix := fitting.get(POSITIONS)) is not None and not 0.7 < matrix.std() / model.config.positions < 1.4:
+        del fitting[POSITIONS]  # drawn at another scale than is asked for
     model.load_state_dict(fitting, strict=False)
     return model
 

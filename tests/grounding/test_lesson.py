@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from slidekick.data.items import load_items
-from slidekick.grounding.lesson import ABSENT, WEIGHTS, Lesson, collate, drawing_loss, interior_loss
+from slidekick.grounding.lesson import ABSENT, ROUNDS, WEIGHTS, Lesson, collate, drawing_loss, interior_loss
 from slidekick.grounding.sizes import MASK_STRIDE, NEGATIVE, PHRASE_WIDTH, POSITIVE
 from slidekick.grounding.windows import Prompt, Sampler
 
@@ -175,7 +175,7 @@ def test_cells_that_nobody_judged_teach_nothing(embeddings, corrected):
 def test_what_was_wrong_is_asked_again_with_a_click_and_the_first_mask(embeddings):
     own = [(20.0, 20.0, POSITIVE)]
     model, _, parts = marked([prompt(), prompt(clicks=own)], embeddings, corrected=1.0, right=False)
-    (_, _, first_labels, nothing), (phrases, points, labels, former) = model.asked
+    (_, _, first_labels, nothing), (phrases, points, labels, former), *further = model.asked
     assert nothing is None
     assert first_labels.tolist() == [[-1], [POSITIVE]]
     assert "corrected" in parts
@@ -190,6 +190,9 @@ def test_what_was_wrong_is_asked_again_with_a_click_and_the_first_mask(embedding
     for (x, y), label in ((points[0, 0], labels[0, 0]), (points[1, 1], labels[1, 1])):
         inside = target[int(y / MASK_STRIDE), int(x / MASK_STRIDE)] >= 0.5
         assert label == (POSITIVE if inside else NEGATIVE)
+    for (_, _, before, _), (_, _, after, _) in zip(model.asked[1:], further, strict=False):
+        assert ((after >= 0).sum(1).max() - (before >= 0).sum(1).max()) <= 1, "one click more a round at most"
+    assert len(model.asked) <= 1 + ROUNDS
 
 
 def test_what_is_right_is_not_asked_again(embeddings):
