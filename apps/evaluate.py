@@ -146,8 +146,6 @@ def _table(what: str, result: dict) -> str:
 
 
 def _cell(figure: dict) -> str:
-    if figure["value"] is None:
-        return "–"
-    if figure["low"] is None:
-        return f"{figure['value']:.3f} n={figure['n']}"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}] n={figure['n']}"
+    from slidekick.data.statistics import brief
+
+    return brief(figure) + (f" n={figure['n']}" if figure["value"] is not None else "")

@@ -181,7 +181,8 @@ def _sort_claims(
                 reason = next((w for w in answer.warnings if claim.text in w), claim.text)
                 left_out.append(reason.removeprefix("not backed by a measurement: "))
             elif claim.kind == "measured" and named:
-                measured.append(sentence)
+                if (claim.text, named) not in [(known.text, known.evidence) for known in measured]:
+                    measured.append(sentence)
             elif i == 0 and claim.kind == "reading":
                 reading.append(sentence)
             else:

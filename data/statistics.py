@@ -27,6 +27,15 @@ class Figure:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}], n = {self.n}"
 
 
+def brief(figure: dict) -> str:
+    """A figure's `to_dict` for tables: "0.82 [0.79, 0.85]", "0.820" without an interval, "–" without a value."""
+    if figure["value"] is None:
+        return "–"
+    if figure["low"] is None:
+        return f"{figure['value']:.3f}"
+    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"
+
+
 def bootstrap(statistic: Callable[[np.ndarray], float], n: int, seed: int = 0) -> Figure:
     """`statistic` of all items, and its 2.5 % and 97.5 % points over resampled items.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slidekick.data.statistics import brief
 from slidekick.grounding.sizes import SegmentorConfig
 from slidekick.grounding.vocabulary import Vocabulary
 
@@ -21,13 +22,5 @@ def model_card(config: SegmentorConfig, vocabulary: Vocabulary, figures: dict, p
         headline=figures["headline"],
         figures=figures["figures"],
         parameters=parameters,
-        cell=_cell,
+        cell=brief,
     )
-
-
-def _cell(figure: dict) -> str:
-    if figure["value"] is None:
-        return "–"
-    if figure["low"] is None:
-        return f"{figure['value']:.3f}"
-    return f"{figure['value']:.2f} [{figure['low']:.2f}, {figure['high']:.2f}]"

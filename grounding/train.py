@@ -15,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from tqdm import tqdm
 
+from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
@@ -219,12 +219,7 @@ def _trim_log(file: Path, step: int) -> None:
 
 def load_config(path: Path) -> dict:
     """The YAML as a dict; InputError where it is missing or broken, or lacks a section, a key or a number."""
-    try:
-        config = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path}: cannot be read as YAML ({error.__class__.__name__}); give a configuration file"
-        ) from error
+    config = read_yaml(path)
     if complaint := _complaint(config):
         raise InputError(f"{path}: {complaint}; see grounding/configs/segmentor.yaml")
     for name, entry in config["concepts"].items():  # names and kinds stand in one place, the hierarchy

@@ -17,10 +17,10 @@ from time import monotonic
 
 import numpy as np
 import torch
-import yaml
 from torch import nn
 from tqdm import tqdm
 
+from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
@@ -70,12 +70,7 @@ class UNetConfig:
 
 def load_unet_config(path: Path) -> UNetConfig:
     """The YAML of `train unets`. Raises InputError where it, or the YAML of the concepts, is missing or broken."""
-    try:
-        written = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path}: cannot be read as YAML ({error.__class__.__name__}); give a configuration file"
-        ) from error
+    written = read_yaml(path)
     if complaint := _complaint(written):
         raise InputError(f"{path}: {complaint}; see grounding/configs/unet.yaml")
     concepts = load_config(Path(path).parent / written["concepts"])["concepts"]

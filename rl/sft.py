@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 from peft import LoraConfig
 from PIL import Image
 from torch.nn import functional as F
@@ -23,6 +22,7 @@ from trl import SFTConfig, SFTTrainer
 from slidekick.copilot.base import IMAGE_SIDE, PATCH
 from slidekick.copilot.mini import TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
+from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
@@ -38,12 +38,7 @@ BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs fr
 
 def load_config(path: Path) -> dict:
     """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
-    try:
-        config = yaml.safe_load(Path(path).read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(
-            f"{path}: cannot be read as YAML ({type(error).__name__}); give a configuration file"
-        ) from error
+    config = read_yaml(path)
     for section in SECTIONS:
         if not isinstance(config, dict) or section not in config:
             raise InputError(f"{path}: section {section!r} is missing; see rl/configs/mini.yaml")
