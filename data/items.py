@@ -46,6 +46,11 @@ class Item:
     mpp: float | None = None
     extra: dict = field(default_factory=dict)
 
+    @property
+    def scale(self) -> tuple[float, float] | None:
+        """mpp along x and y, as readers and the segmentor take it; None where it is not stated."""
+        return None if self.mpp is None else (self.mpp, self.mpp)
+
 
 def load_items(root: str | os.PathLike, sets: Iterable[str] | None = None, split: str | None = None) -> list[Item]:
     """Items under `root`: a folder of sets, one set's folder, or an items.jsonl; sets in name order.

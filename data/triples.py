@@ -120,6 +120,11 @@ def truth(triple: Triple) -> tuple[np.ndarray, np.ndarray | None]:
     return mask, _objects(item.mask, triple.values, triple.objects)
 
 
+def shows(triple: Triple) -> bool:
+    """Whether the picture holds the concept, drawn or by its label."""
+    return triple.mode == "whole" or (triple.mode == "mask" and bool(truth(triple)[0].any()))
+
+
 @lru_cache(maxsize=4000)
 def _objects(path, values: tuple[int, ...], how: str) -> np.ndarray | None:
     """Object ids of a mask that has none, int32 (H, W); None for "none".

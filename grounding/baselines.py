@@ -124,14 +124,13 @@ def compare(
 def _row(triple: Triple, segmentor: Segmentor, unet: UNetPredictor | None, means: MeanMask) -> dict:
     item, concept = triple.item, triple.concept
     image, (mask, ids), seen = pixels_of(item.image), truth(triple), judged(triple)
-    mpp = (item.mpp, item.mpp) if item.mpp else None
     drawn: dict[str, np.ndarray | None] = dict.fromkeys(PEERS)
     if unet is not None and concept in unet.concepts:
         drawn["unet"] = unet.predict(image, concept)[0]
     if concept in means.shapes:
         drawn["mean_mask"] = means.predict(image, concept)
     if boxes := oracle_boxes(mask if ids is None else ids):
-        drawn["oracle_box"] = segmentor.segment(image, [], mpp=mpp, boxes=boxes)[0].mask
+        drawn["oracle_box"] = segmentor.segment(image, [], mpp=item.scale, boxes=boxes)[0].mask
     row = {"concept": concept, "set": item.set, "item": f"{item.set}/{item.id}"}
     for name, one in drawn.items():
         row[name] = None if one is None else dice(one if seen is None else one & seen, mask)

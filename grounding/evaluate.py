@@ -59,8 +59,7 @@ def ask_all(segmentor: Segmentor, wanted: Iterable[Triple], pixels: PixelCalibra
         by_picture[triple.item.image].append(triple)
     rows = []
     for path, group in tqdm(by_picture.items(), desc="pictures", mininterval=5):
-        mpp = group[0].item.mpp
-        findings = segmentor.segment(pixels_of(path), [t.concept for t in group], mpp=(mpp, mpp) if mpp else None)
+        findings = segmentor.segment(pixels_of(path), [t.concept for t in group], mpp=group[0].item.scale)
         for triple, finding in zip(group, findings, strict=True):
             mask, ids = truth(triple)
             seen = judged(triple)
@@ -243,9 +242,8 @@ def count_clicks(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dict]:
     for concept, group in tqdm(by_concept.items(), desc="clicks", mininterval=5):
         for triple in group:
             image, (mask, _) = pixels_of(triple.item.image), truth(triple)
-            mpp = (triple.item.mpp,) * 2 if triple.item.mpp else None
 
-            def drawn(clicks, image=image, concept=concept, mpp=mpp):
+            def drawn(clicks, image=image, concept=concept, mpp=triple.item.scale):
                 return segmentor.segment(image, [concept], mpp=mpp, points=clicks)[0].mask
 
             start = drawn([])
@@ -264,8 +262,7 @@ def renderer(segmentor: Segmentor, items: Sequence[Item]):
 
     def render(row: dict) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         triple = found[row["concept"], row["item"]]
-        mpp = (triple.item.mpp,) * 2 if triple.item.mpp else None
-        (finding,) = segmentor.segment(pixels_of(triple.item.image), [triple.concept], mpp=mpp)
+        (finding,) = segmentor.segment(pixels_of(triple.item.image), [triple.concept], mpp=triple.item.scale)
         return pixels_of(triple.item.image), truth(triple)[0], finding.mask
 
     return render

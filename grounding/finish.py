@@ -16,7 +16,7 @@ from scipy.optimize import minimize
 
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
-from slidekick.data.triples import Triple, pixels_of, triples, truth
+from slidekick.data.triples import Triple, pixels_of, shows, triples, truth
 from slidekick.grounding.charts import curves_png
 from slidekick.grounding.evaluate import ask_all, asked, evaluate_grounding, renderer
 from slidekick.grounding.gallery import worst_and_best
@@ -75,7 +75,7 @@ def card(config: dict, items: Sequence[Item]) -> list[Concept]:
     """The card as the configuration and the hierarchy state it, with what the training pictures are of."""
     concepts = []
     for name, entry in config["concepts"].items():
-        labelled = [t for t in triples(items, [name]) if t.mode == "whole" or (t.mode == "mask" and truth(t)[0].any())]
+        labelled = [triple for triple in triples(items, [name]) if shows(triple)]
         concepts.append(
             Concept(
                 name=name,
@@ -152,8 +152,7 @@ def _pixel_slope(segmentor: Segmentor, wanted: Sequence[Triple]) -> float:
         mask = truth(triple)[0]
         if triple.mode != "mask" or not mask.any():
             continue
-        mpp = (triple.item.mpp,) * 2 if triple.item.mpp else None
-        (finding,) = segmentor.segment(pixels_of(triple.item.image), [triple.concept], mpp=mpp)
+        (finding,) = segmentor.segment(pixels_of(triple.item.image), [triple.concept], mpp=triple.item.scale)
         if finding.probability is None or not finding.found:
             continue
         pick = rng.integers(mask.size, size=PIXELS)

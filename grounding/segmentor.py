@@ -18,10 +18,10 @@ import numpy as np
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.finding import Finding
-from slidekick.grounding.instances import grow_instances, label_at_full_size
+from slidekick.grounding.instances import label_at_full_size
 from slidekick.grounding.pointing import NAMELESS, Clicks, checked_boxes, checked_points, outline_objects
 from slidekick.grounding.runtime import Maps, Network
-from slidekick.grounding.sizes import FILLED, MASK_STRIDE, PHRASE_WIDTH
+from slidekick.grounding.sizes import DRAWN, FILLED, MASK_STRIDE, PHRASE_WIDTH
 from slidekick.grounding.tiles import SMALLEST, Canvas, Tiling, rescale
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
@@ -33,7 +33,6 @@ LARGEST_UNKNOWN = 1.4  # zoom of small pictures whose scale is unknown, as in tr
 ENOUGH_OBJECTS = 10  # for their median diameter to tell the scale
 SAME_SCALE = (0.7, 1.25)  # usual over seen diameter for which a second look gains nothing
 MAX_RATIO = 2.0  # between first and second look: beyond it the objects seen first are not to be trusted
-DRAWN = 0.5  # probability from which a pixel belongs to the concept
 THERE = 0.5  # probability from which a concept is in a tile
 KEPT_TILES = 9  # of the last picture, whose features are kept for further prompts: 13 MB each
 PROMPTS = 8  # decoded at once: more are no faster and take more memory
@@ -208,7 +207,7 @@ class Segmentor:
         mask = drawn >= DRAWN
         instances = None
         if concept.kind == "object":
-            instances = label_at_full_size(grow_instances(canvas.drawn >= DRAWN, canvas.interior, concept.least), mask)
+            instances = label_at_full_size(canvas.objects(concept.least), mask)
             mask = instances > 0
         score = float(drawn[mask].mean()) if mask.any() else 0.0
         presence = float(sigmoid(self.vocabulary.calibration.presence * canvas.presence))
@@ -265,8 +264,7 @@ def _better_zoom(concept: Concept, canvas: Canvas, first: float) -> float:
 
     For pictures of unknown scale: the size of the objects themselves tells it, as in Cellpose (Stringer et al. 2021).
     """
-    objects = grow_instances(canvas.drawn >= DRAWN, canvas.interior, concept.least)
-    areas = np.bincount(objects.ravel())[1:] * MASK_STRIDE**2
+    areas = np.bincount(canvas.objects(concept.least).ravel())[1:] * MASK_STRIDE**2
     if len(areas) < ENOUGH_OBJECTS:
         return first
     seen = float(np.median(2 * np.sqrt(areas / np.pi)))

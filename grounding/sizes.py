@@ -13,6 +13,7 @@ VITS = {  # width, depth, heads, layers with global attention: SAM's three sizes
 UPSCALING = 4  # SAM's decoder draws at a quarter of a cell of the embedding
 MASK_STRIDE = 2  # window px of a cell of our masks
 FILLED = 0.7  # of a window's side that a picture must fill; the rest is mirrored
+DRAWN = 0.5  # probability from which a pixel belongs to the concept
 PHRASE_WIDTH = 384  # of a phrase's vector
 NO_POINT, NEGATIVE, POSITIVE, CORNER_FIRST, CORNER_LAST = -1, 0, 1, 2, 3  # labels of point tokens, SAM's numbers
 

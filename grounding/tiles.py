@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from slidekick.grounding.sizes import MASK_STRIDE
+from slidekick.grounding.instances import LEAST, grow_instances
+from slidekick.grounding.sizes import DRAWN, MASK_STRIDE
 
 TILE = 640  # px; largest square seen at once: most fields of view, at little memory
 SMALLEST = 256  # px; what the network was trained on at least, the rest of the tile is mirrored
@@ -70,6 +71,7 @@ class Canvas:
         self._sums = np.zeros((2, *self._shape), np.float32)
         self._weight = np.zeros(self._shape, np.float32)
         self.presence = -np.inf
+        self._objects: dict[float, np.ndarray] = {}
 
     def add(self, place: tuple[int, int], taper: np.ndarray, maps: np.ndarray | None, presence: float) -> None:
         """What one tile shows: maps (2, h, w), or None where the concept is judged absent from it."""
@@ -80,6 +82,12 @@ class Canvas:
         self.presence = max(self.presence, presence)
         if maps is not None:
             self._sums[:, area[0], area[1]] += taper[:height, :width] * maps[:, :height, :width]
+
+    def objects(self, least: float = LEAST) -> np.ndarray:
+        """Labels of the objects of `least` cells or more, int32 (h, w); asked for once all tiles are in, grown once."""
+        if least not in self._objects:
+            self._objects[least] = grow_instances(self.drawn >= DRAWN, self.interior, least)
+        return self._objects[least]
 
     @property
     def drawn(self) -> np.ndarray:

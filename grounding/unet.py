@@ -19,8 +19,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from slidekick.data.errors import InputError
-from slidekick.grounding.instances import grow_instances, label_at_full_size
-from slidekick.grounding.segmentor import DRAWN, sigmoid, zoom_for
+from slidekick.grounding.instances import label_at_full_size
+from slidekick.grounding.segmentor import sigmoid, zoom_for
+from slidekick.grounding.sizes import DRAWN
 from slidekick.grounding.tiles import Canvas, Tiling, rescale
 from slidekick.grounding.tower import ARCHITECTURE, to_tensor
 from slidekick.grounding.vocabulary import Concept
@@ -115,7 +116,7 @@ class UNetPredictor:
         mask = probability >= DRAWN
         if own.kind != "object":
             return mask, None, probability
-        ids = label_at_full_size(grow_instances(canvas.drawn >= DRAWN, canvas.interior), mask)
+        ids = label_at_full_size(canvas.objects(), mask)
         return ids > 0, ids, probability
 
     @torch.inference_mode()

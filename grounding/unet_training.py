@@ -24,7 +24,7 @@ from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
-from slidekick.data.triples import Triple, triples, truth
+from slidekick.data.triples import Triple, shows, triples
 from slidekick.grounding import tower
 from slidekick.grounding.lesson import WEIGHTS as SHARES
 from slidekick.grounding.lesson import drawing_loss, interior_loss
@@ -105,10 +105,10 @@ def sets_to_train(items: Sequence[Item], concepts: Sequence[str]) -> dict[str, l
             drawn.setdefault(triple.item.set, {}).setdefault(triple.item.split, []).append(triple)
     wanted = {}
     for name in sorted(drawn):
-        if not any(_there(triple) for triple in drawn[name].get("test", ())):
+        if not any(shows(triple) for triple in drawn[name].get("test", ())):
             continue
         train = drawn[name].get("train", ())
-        marked = [c for c in concepts if any(_there(triple) for triple in train if triple.concept == c)]
+        marked = [c for c in concepts if any(shows(triple) for triple in train if triple.concept == c)]
         if marked:
             wanted[name] = marked
     return wanted
@@ -183,10 +183,6 @@ def _threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _there(triple: Triple) -> bool:
-    return triple.mode == "whole" or (triple.mode == "mask" and bool(truth(triple)[0].any()))
-
-
 class Draws:
     """Windows of one set with the truth of every concept of it; deterministic in (seed, step).
 
@@ -195,7 +191,7 @@ class Draws:
 
     def __init__(self, items: Sequence[Item], config: UNetConfig) -> None:
         found = triples(items, list(config.concepts))
-        marked = {triple.concept for triple in found if triple.mode == "mask" and _there(triple)}
+        marked = {triple.concept for triple in found if triple.mode == "mask" and shows(triple)}
         self.plan, self.concepts = config.plan, config.concepts
         self.names = [name for name in config.concepts if name in marked]
         self.kinds = {name: config.concepts[name]["kind"] for name in self.names}
@@ -204,7 +200,7 @@ class Draws:
         for triple in found:
             if triple.concept in marked:
                 self.by_item.setdefault(triple.item.image, {})[triple.concept] = triple
-                self.pools.setdefault((triple.concept, _there(triple)), []).append(triple)
+                self.pools.setdefault((triple.concept, shows(triple)), []).append(triple)
 
     def batch(self, step: int) -> tuple[torch.Tensor, ...]:
         """Pixels (B, 3, S, S); masks, judged and interiors, float32 (B, C, S/2, S/2); known and told, bool (B, C):

@@ -15,7 +15,7 @@ import numpy as np
 from scipy import ndimage
 
 from slidekick.data.items import Item
-from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
+from slidekick.data.triples import Triple, judged, pixels_of, shows, triples, truth
 from slidekick.grounding.prompts import Click, box_around, click_in, pick_object
 from slidekick.grounding.sizes import FILLED, MASK_STRIDE, NEGATIVE, POSITIVE
 
@@ -57,7 +57,7 @@ class Sampler:
         self.by_item: dict[tuple[Path, bool], list[Triple]] = {}
         self.pools: dict[tuple[str, bool], dict[str, list[Triple]]] = {}
         for triple in triples(items, list(concepts)):
-            there = triple.mode == "whole" or (triple.mode == "mask" and bool(truth(triple)[0].any()))
+            there = shows(triple)
             self.by_item.setdefault((triple.item.image, there), []).append(triple)
             self.pools.setdefault((triple.concept, there), {}).setdefault(triple.item.set, []).append(triple)
         self.names = [name for name in concepts if (name, True) in self.pools]
