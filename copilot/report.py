@@ -18,6 +18,7 @@ from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.language import plural
 from slidekick.copilot.tools import Toolbox
+from slidekick.data.pages import page_environment
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import Measurement, measure
@@ -115,15 +116,7 @@ def to_dict(report: Report) -> dict:
 
 def to_html(report: Report) -> str:
     """One self-contained page: no scripts, nothing fetched, pictures inside; for the screen and for paper."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(TEMPLATES)
     environment.filters["quantity"] = quantity
     pictures = {name: _data_uri(data) for name, data in (("image", report.image), ("overlay", report.overlay))}
     return environment.get_template("report.html.jinja").render(report=report, pictures=pictures)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slidekick.data.errors import InputError
+from slidekick.data.pages import page_environment
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -63,17 +64,9 @@ def vocabulary_page(vocabulary: Vocabulary, name: str) -> str:
 
     Everything from the card is escaped; the page loads nothing and runs the script written into it alone.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     script = (TEMPLATES / "vocabulary.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = page_environment(TEMPLATES)
     environment.filters["scale"] = scale_text
     titles = {level: LEVELS.get(level, (level.capitalize(), "")) for level in in_order(vocabulary)}
     return environment.get_template("vocabulary.html.jinja").render(
