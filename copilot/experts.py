@@ -1,0 +1,241 @@
+"""A mixture of LoRA experts: K ordinary PEFT adapters side by side, and a router that weighs them for each question.
+
+The router reads the picture (pooled tower features) and the question (pooled word embeddings), never a task's name;
+the best `top` experts share a softmax, and their weights hold for the whole answer (soft gates, Shazeer et al. 2017,
+arXiv 1701.06538; a gate a sequence and not a token, as in SmartPath-R1). The experts' LoRA parts lie side by side, so
+a mixture costs two thin products a layer whatever K is. On disk each expert is a PEFT folder that loads with PEFT
+alone, beside `router.safetensors` and `experts.json`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from slidekick.data.errors import InputError
+from slidekick.data.files import write_atomic
+
+ROUTER, ABOUT, WEIGHTS = "router.safetensors", "experts.json", "adapter_model.safetensors"
+PREFIX = "base_model.model."  # PEFT's, before a module's name
+
+
+@dataclass(frozen=True)
+class ExpertPlan:
+    """names: one an expert. rank, alpha: of each expert's LoRA (Hu et al. 2021). targets: pattern that the whole
+    name of a linear layer must match. top: experts that may speak at once. hidden: width of the router."""
+
+    names: tuple[str, ...]
+    rank: int
+    alpha: float
+    targets: str
+    top: int = 2
+    hidden: int = 64
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.rank
+
+
+class Router(nn.Module):
+    """Which experts answer.
+
+    forward: pictures (B, C) or None where there is none, question (B, D) -> logits (B, K). Both sides are normalised,
+    so neither drowns the other; a missing picture is a learnt vector.
+    """
+
+    def __init__(self, picture_width: int, question_width: int, experts: int, hidden: int) -> None:
+        super().__init__()
+        self.picture = nn.Sequential(nn.LayerNorm(picture_width), nn.Linear(picture_width, hidden))
+        self.question = nn.Sequential(nn.LayerNorm(question_width), nn.Linear(question_width, hidden))
+        self.none = nn.Parameter(torch.zeros(hidden))
+        self.score = nn.Sequential(nn.GELU(), nn.Linear(hidden, experts))
+        nn.init.normal_(self.score[1].weight, std=0.01)  # starts undecided
+        nn.init.zeros_(self.score[1].bias)
+
+    def forward(self, picture: torch.Tensor | None, question: torch.Tensor) -> torch.Tensor:
+        seen = self.none if picture is None else self.picture(picture)
+        return self.score(seen + self.question(question))
+
+
+def top_gates(logits: torch.Tensor, top: int) -> torch.Tensor:
+    """Softmax over the `top` largest of logits (B, K), 0 elsewhere: weights (B, K) that add up to 1."""
+    top = min(top, logits.shape[-1])
+    best = logits.topk(top, dim=-1)
+    return torch.zeros_like(logits).scatter(-1, best.indices, best.values.softmax(-1))
+
+
+def balance_loss(logits: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
+    """K · Σ_k f_k · p_k (Switch Transformer, Fedus et al. 2021, eq. 4): f the share of gates, p the mean probability.
+
+    1 where all experts are used alike, K where one does everything.
+    """
+    return logits.shape[-1] * (gates.mean(0) * logits.softmax(-1).mean(0)).sum()
+
+
+def z_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Mean squared log-sum-exp of the logits (ST-MoE, Zoph et al. 2022): keeps them from growing without end."""
+    return logits.logsumexp(-1).square().mean()
+
+
+class ExpertLinear(nn.Module):
+    """A frozen linear layer plus the gated sum of K LoRA experts.
+
+    forward: (B, …, in) -> (B, …, out): base(x) + s · Σ_k g_k B_k A_k x, with all A_k as one matrix and all B_k as one.
+    """
+
+    def __init__(self, base: nn.Linear, plan: ExpertPlan, gates: Gates) -> None:
+        super().__init__()
+        self.base, self.plan = base, plan
+        self._gates = (gates,)  # in a tuple: shared, not a part of each layer
+        width = plan.rank * len(plan.names)
+        weight = base.weight
+        self.down = nn.Parameter(weight.new_empty(width, base.in_features))
+        self.up = nn.Parameter(weight.new_zeros(base.out_features, width))
+        for rows in self.down.data.split(plan.rank):
+            nn.init.kaiming_uniform_(rows, a=5**0.5)  # as PEFT
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        gates = self._gates[0].now
+        drawn = self.base(x)
+        if gates is None:
+            return drawn
+        weights = gates.to(x.dtype).repeat_interleave(self.plan.rank, -1) * self.plan.scaling
+        weights = weights.view(weights.shape[0], *(1 for _ in range(x.ndim - 2)), -1)
+        return drawn + F.linear(F.linear(x, self.down) * weights, self.up)
+
+
+class Gates:
+    """The weights (B, K) that hold now, or None for the base alone."""
+
+    def __init__(self) -> None:
+        self.now: torch.Tensor | None = None
+
+
+class Experts(nn.Module):
+    """All experts of a model and their router. The layers themselves stand in the model, in place of its own."""
+
+    def __init__(self, model: nn.Module, plan: ExpertPlan, picture_width: int, question_width: int) -> None:
+        """Puts expert layers into `model` where `plan.targets` matches. Raises InputError where it matches nothing."""
+        super().__init__()
+        self.plan = plan
+        self._gates = Gates()
+        self.router = Router(picture_width, question_width, len(plan.names), plan.hidden)
+        pattern = re.compile(plan.targets)
+        found = [
+            name for name, part in model.named_modules() if isinstance(part, nn.Linear) and pattern.fullmatch(name)
+        ]
+        if not found:
+            raise InputError(f"targets {plan.targets!r} matches no linear layer of {type(model).__name__}")
+        self._layers = {name: ExpertLinear(model.get_submodule(name), plan, self._gates) for name in found}
+        for name, layer in self._layers.items():
+            model.set_submodule(name, layer)
+
+    def route(self, picture: torch.Tensor | None, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gates and logits, (B, K) each; see `Router`."""
+        logits = self.router(picture, question)
+        return top_gates(logits, self.plan.top), logits
+
+    @contextmanager
+    def speaking(self, gates: torch.Tensor | None) -> Iterator[None]:
+        """Within it the model answers with the experts weighed by gates (B, K); None: with none of them."""
+        before, self._gates.now = self._gates.now, gates
+        try:
+            yield
+        finally:
+            self._gates.now = before
+
+    def trainable(self) -> list[nn.Parameter]:
+        """What training changes: the experts' matrices and the router."""
+        return [*self.router.parameters(), *(p for layer in self._layers.values() for p in (layer.down, layer.up))]
+
+    def expert_state(self, name: str) -> dict[str, torch.Tensor]:
+        """One expert as PEFT names it: lora_A (rank, in) and lora_B (out, rank) of every layer."""
+        part = slice(*(self.plan.rank * (self.plan.names.index(name) + end) for end in (0, 1)))
+        state = {}
+        for where, layer in self._layers.items():
+            state[f"{PREFIX}{where}.lora_A.weight"] = layer.down.detach()[part].contiguous()
+            state[f"{PREFIX}{where}.lora_B.weight"] = layer.up.detach()[:, part].contiguous()
+        return state
+
+    def load_expert(self, name: str, state: dict[str, torch.Tensor]) -> None:
+        """The reverse of `expert_state`. Raises InputError where a layer is missing or of another shape."""
+        own = self.expert_state(name)
+        if own.keys() != state.keys() or any(own[key].shape != state[key].shape for key in own):
+            odd = sorted(own.keys() ^ state.keys())[:1] or [key for key in own if own[key].shape != state[key].shape]
+            raise InputError(f"expert {name!r} does not fit this model: {odd[0]} differs; train it on this base")
+        part = slice(*(self.plan.rank * (self.plan.names.index(name) + end) for end in (0, 1)))
+        with torch.no_grad():
+            for where, layer in self._layers.items():
+                layer.down[part] = state[f"{PREFIX}{where}.lora_A.weight"].to(layer.down)
+                layer.up[:, part] = state[f"{PREFIX}{where}.lora_B.weight"].to(layer.up)
+
+    def save(self, folder: Path, base: str) -> None:
+        """A PEFT folder an expert, `router.safetensors` and `experts.json`, each written atomically in float16.
+
+        base: what the adapters belong to, for adapter_config.json.
+        """
+        from slidekick.grounding.tower import float16_bytes
+
+        for name in self.plan.names:
+            write_atomic(folder / name / WEIGHTS, float16_bytes(self.expert_state(name)))
+            write_atomic(folder / name / "adapter_config.json", json.dumps(_peft_config(self.plan, base), indent=1))
+        write_atomic(folder / ROUTER, float16_bytes(self.router.state_dict()))
+        about = asdict(self.plan) | {"picture_width": self.router.picture[0].normalized_shape[0]}
+        write_atomic(folder / ABOUT, json.dumps(about, indent=1))
+
+
+def load_experts(model: nn.Module, folder: Path, names: Sequence[str] | None = None) -> Experts:
+    """Put the experts saved in `folder` into `model`; names: only these of them, in this order.
+
+    Raises InputError where a file is missing, is not what it should be, or does not fit the model.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        picture_width, all_names = about.pop("picture_width"), tuple(about.pop("names"))
+        plan = ExpertPlan(names=tuple(names or all_names), **about)
+        router = load_file(folder / ROUTER)
+        states = {name: load_file(folder / name / WEIGHTS) for name in plan.names}
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise InputError(f"{folder}: no whole set of experts ({reason}); give a folder that training wrote") from error
+    width = model.get_input_embeddings().weight.shape[1]
+    experts = Experts(model, plan, picture_width, width)
+    rows = [all_names.index(name) for name in plan.names]
+    for key in ("score.1.weight", "score.1.bias"):
+        router[key] = router[key][rows]
+    try:
+        experts.router.load_state_dict({key: value.float() for key, value in router.items()})
+    except RuntimeError as error:
+        raise InputError(f"{folder / ROUTER}: does not fit this model; train it on this base") from error
+    for name, state in states.items():
+        experts.load_expert(name, state)
+    return experts.eval()
+
+
+def _peft_config(plan: ExpertPlan, base: str) -> dict:
+    """adapter_config.json of one expert, so that PEFT loads it by itself."""
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=plan.rank, lora_alpha=plan.alpha, target_modules=plan.targets, task_type="CAUSAL_LM", inference_mode=True
+    ).to_dict()
+    config |= {"base_model_name_or_path": base}
+    return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
+
+
+def pooled_question(embedding: nn.Embedding, ids: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
+    """Mean embedding of the question's words: ids (B, T), asked bool (B, T) -> (B, D); zeros where nothing is asked."""
+    with torch.no_grad():
+        words = embedding(ids) * asked[..., None]
+        return words.sum(1) / asked.sum(1, keepdim=True).clamp(min=1)
