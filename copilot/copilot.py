@@ -166,6 +166,7 @@ class Copilot:
             evidence=tuple(draft.evidence),
             claims=claims,
             steps=tuple(draft.steps),
+            gates=turn.gates,
             warnings=tuple(dict.fromkeys(warnings)),
             versions=self.versions,
         )

@@ -10,7 +10,8 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Protocol
 
@@ -19,6 +20,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
+from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
 from slidekick.copilot.grammar import TurnGrammar
 from slidekick.data.errors import InputError
 
@@ -33,12 +35,13 @@ class Turn:
     """A finished turn. text: without end tokens. probability: mean probability that the model gave its
     tokens, 0–1.
 
-    complete: False when the token budget cut it.
+    complete: False when the token budget cut it. gates: weight of each expert that spoke, by name.
     """
 
     text: str
     probability: float
     complete: bool = True
+    gates: dict[str, float] = field(default_factory=dict)
 
 
 class Engine(Protocol):
@@ -63,7 +66,7 @@ class TorchEngine:
 
     model, processor: as the Auto classes give them; the processor has a chat template. A model whose
     tokenizer has no fast form is refused with InputError, since calls could then not be decoded under the
-    grammar.
+    grammar. experts: those put into the model, weighed anew for each turn's picture and question.
     """
 
     def __init__(
@@ -73,11 +76,13 @@ class TorchEngine:
         name: str = "",
         max_new_tokens: int = MAX_NEW_TOKENS,
         history: int = MAX_HISTORY,
+        experts: Experts | None = None,
     ) -> None:
         if getattr(processor, "tokenizer", None) is None or not _template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
+        self.experts = experts
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 
@@ -87,7 +92,9 @@ class TorchEngine:
         """See `Engine.turn`. Raises what `generate` raises; leaving the iterator early stops the model."""
         with self._busy:
             inputs = self.encode(messages, image, tools)
-            yield from self._decode(inputs, self._grammar(tools).processor(calls=calls))
+            with self._speaking(messages, inputs) as gates:
+                for piece in self._decode(inputs, self._grammar(tools).processor(calls=calls)):
+                    yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
     def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
         """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels."""
@@ -109,6 +116,23 @@ class TorchEngine:
         ids = configured if isinstance(configured, (list, tuple)) else [configured]
         ids = [*ids, self.processor.tokenizer.eos_token_id]
         return tuple(dict.fromkeys(token for token in ids if token is not None))
+
+    @contextmanager
+    def _speaking(self, messages: Sequence[dict], inputs) -> Iterator[dict[str, float]]:
+        """Within it the model speaks with the experts that picture and question ask for; gives their weights."""
+        if self.experts is None:
+            yield {}
+            return
+        with torch.inference_mode():
+            picture = pooled_picture(self.model, inputs)
+            gates, _ = self.experts.route(picture, self._pooled_question(messages))
+        with self.experts.speaking(gates):
+            yield {name: round(float(g), 4) for name, g in zip(self.experts.plan.names, gates[0], strict=True) if g > 0}
+
+    def _pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
+        ids = question_ids(messages, self.processor.tokenizer)
+        ids = torch.tensor([ids], device=self.model.device, dtype=torch.long)
+        return mean_embedding(self.model.get_input_embeddings(), ids, torch.ones_like(ids, dtype=torch.bool))
 
     def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
         key = tuple(repr(tool) for tool in tools)

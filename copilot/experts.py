@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -234,8 +235,37 @@ def _peft_config(plan: ExpertPlan, base: str) -> dict:
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
 
 
-def pooled_question(embedding: nn.Embedding, ids: torch.Tensor, asked: torch.Tensor) -> torch.Tensor:
-    """Mean embedding of the question's words: ids (B, T), asked bool (B, T) -> (B, D); zeros where nothing is asked."""
+def question_ids(messages: Sequence[dict], tokenizer) -> list[int]:
+    """Token ids of the last question's text, which is what the router reads; empty where nothing was asked."""
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    if not asked:
+        return []
+    parts = asked[-1] if isinstance(asked[-1], list) else [{"type": "text", "text": asked[-1]}]
+    text = " ".join(part["text"] for part in parts if part["type"] == "text")
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def mean_embedding(embedding: nn.Embedding, ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+    """Mean of the words' embeddings: ids (B, T), counted bool (B, T) -> (B, D); zeros where none counts."""
     with torch.no_grad():
-        words = embedding(ids) * asked[..., None]
-        return words.sum(1) / asked.sum(1, keepdim=True).clamp(min=1)
+        words = embedding(ids) * counted[..., None]
+        return words.sum(1) / counted.sum(1, keepdim=True).clamp(min=1)
+
+
+def pooled_picture(model: nn.Module, inputs) -> torch.Tensor | None:
+    """Mean image token of one prompt's pictures as the language model is given them, (1, D); None without a picture.
+
+    inputs: as the processor gives them. Its pixel keys are replaced by the features, so that the tower runs once.
+    """
+    pixels = [key for key in inputs if key.startswith(("pixel_values", "image_grid", "image_sizes"))]
+    if "pixel_values" not in pixels:
+        return None
+    features = model.get_image_features(**{key: inputs[key] for key in pixels}, return_dict=True)
+    if "mm_encoder_outputs" in signature(model.forward).parameters:
+        inputs["mm_encoder_outputs"] = {"image": features}
+        for key in pixels:
+            if key != "image_grid_thw":  # positions hang on it
+                del inputs[key]
+    tokens = features.pooler_output
+    tokens = tokens if isinstance(tokens, torch.Tensor) else torch.cat(list(tokens))
+    return tokens.reshape(-1, tokens.shape[-1]).mean(0, keepdim=True)

@@ -60,10 +60,23 @@ QWEN_TEMPLATE = """{% if tools %}<|im_start|>system
 {% endif %}"""
 
 
-@pytest.fixture(scope="session", params=["mini's kind", "Qwen's kind"])
+KINDS = ["mini's kind", "Qwen's kind"]
+
+
+@pytest.fixture(scope="session", params=KINDS)
 def tiny(request):
     """(model, processor) with random numbers: FastVLM with mini's own template, or Qwen2-VL with call tokens."""
-    made = tiny_fastvlm() if request.param == "mini's kind" else tiny_qwen()
+    return make_tiny(request.param)
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def own_tiny(request):
+    """The same, for a module that changes the model."""
+    return make_tiny(request.param)
+
+
+def make_tiny(kind: str):
+    made = tiny_fastvlm() if kind == "mini's kind" else tiny_qwen()
     made[0].generation_config.eos_token_id = made[1].tokenizer.eos_token_id
     return made
 

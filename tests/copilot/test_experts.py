@@ -14,7 +14,7 @@ from slidekick.copilot.experts import (
     Experts,
     balance_loss,
     load_experts,
-    pooled_question,
+    mean_embedding,
     top_gates,
     z_loss,
 )
@@ -177,7 +177,7 @@ def test_the_question_is_its_words_mean():
     embedding = torch.nn.Embedding(50, 4)
     ids = torch.tensor([[3, 4, 5], [6, 7, 8]])
     asked = torch.tensor([[True, False, True], [False, False, False]])
-    pooled = pooled_question(embedding, ids, asked)
+    pooled = mean_embedding(embedding, ids, asked)
     torch.testing.assert_close(pooled[0], (embedding.weight[3] + embedding.weight[5]).detach() / 2)
     assert not pooled[1].any()
 
