@@ -157,9 +157,26 @@ class Experts(nn.Module):
         """What training changes: the experts' matrices and the router."""
         return [*self.router.parameters(), *(p for layer in self._layers.values() for p in (layer.down, layer.up))]
 
+    def teach_only(self, name: str) -> None:
+        """From now on no gradient reaches the other experts; the router goes on learning.
+
+        Adding an expert needs no more: the others stay as they are, to the bit, under an optimizer without weight
+        decay.
+        """
+        part = self._part(name)
+        for layer in self._layers.values():
+            for matrix, axis in ((layer.down, 0), (layer.up, 1)):
+                kept = torch.zeros_like(matrix)
+                kept.narrow(axis, part.start, self.plan.rank).fill_(1)
+                matrix.register_hook(lambda gradient, kept=kept: gradient * kept)
+
+    def _part(self, name: str) -> slice:
+        first = self.plan.rank * self.plan.names.index(name)
+        return slice(first, first + self.plan.rank)
+
     def expert_state(self, name: str) -> dict[str, torch.Tensor]:
         """One expert as PEFT names it: lora_A (rank, in) and lora_B (out, rank) of every layer."""
-        part = slice(*(self.plan.rank * (self.plan.names.index(name) + end) for end in (0, 1)))
+        part = self._part(name)
         state = {}
         for where, layer in self._layers.items():
             state[f"{PREFIX}{where}.lora_A.weight"] = layer.down.detach()[part].contiguous()
@@ -172,7 +189,7 @@ class Experts(nn.Module):
         if own.keys() != state.keys() or any(own[key].shape != state[key].shape for key in own):
             odd = sorted(own.keys() ^ state.keys())[:1] or [key for key in own if own[key].shape != state[key].shape]
             raise InputError(f"expert {name!r} does not fit this model: {odd[0]} differs; train it on this base")
-        part = slice(*(self.plan.rank * (self.plan.names.index(name) + end) for end in (0, 1)))
+        part = self._part(name)
         with torch.no_grad():
             for where, layer in self._layers.items():
                 layer.down[part] = state[f"{PREFIX}{where}.lora_A.weight"].to(layer.down)
@@ -193,8 +210,13 @@ class Experts(nn.Module):
         write_atomic(folder / ABOUT, json.dumps(about, indent=1))
 
 
-def load_experts(model: nn.Module, folder: Path, names: Sequence[str] | None = None) -> Experts:
-    """Put the experts saved in `folder` into `model`; names: only these of them, in this order.
+def load_experts(
+    model: nn.Module, folder: Path, names: Sequence[str] | None = None, new: Sequence[str] = ()
+) -> Experts:
+    """Put the experts saved in `folder` into `model`.
+
+    names: only these of them, in this order. new: further ones to be taught, which say nothing yet and which the
+    router gives as much as an expert that it knows nothing of (logit 0).
 
     Raises InputError where a file is missing, is not what it should be, or does not fit the model.
     """
@@ -204,17 +226,19 @@ def load_experts(model: nn.Module, folder: Path, names: Sequence[str] | None = N
     try:
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         picture_width, all_names = about.pop("picture_width"), tuple(about.pop("names"))
-        plan = ExpertPlan(names=tuple(names or all_names), **about)
+        known = tuple(names or all_names)
+        plan = ExpertPlan(names=(*known, *new), **about)
         router = load_file(folder / ROUTER)
-        states = {name: load_file(folder / name / WEIGHTS) for name in plan.names}
+        states = {name: load_file(folder / name / WEIGHTS) for name in known}
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{folder}: no whole set of experts ({reason}); give a folder that training wrote") from error
     width = model.get_input_embeddings().weight.shape[1]
     experts = Experts(model, plan, picture_width, width)
-    rows = [all_names.index(name) for name in plan.names]
+    rows = [all_names.index(name) for name in known]
     for key in ("score.1.weight", "score.1.bias"):
-        router[key] = router[key][rows]
+        fresh = router[key].new_zeros(len(new), *router[key].shape[1:])
+        router[key] = torch.cat([router[key][rows], fresh])
     try:
         experts.router.load_state_dict({key: value.float() for key, value in router.items()})
     except RuntimeError as error:

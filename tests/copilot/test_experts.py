@@ -173,6 +173,33 @@ def test_gradients_reach_router_and_experts_and_nothing_else():
     assert all(p.grad is None for n, p in model.named_parameters() if not n.endswith((".down", ".up")))
 
 
+def test_an_expert_is_added_without_touching_the_others(tmp_path):
+    taught(tiny()).save(tmp_path, "tiny")
+    model = tiny().requires_grad_(False)
+    experts = load_experts(model, tmp_path, new=["skin"])
+    names = ("cells", "tissue", "words", "skin")
+    assert experts.plan.names == names
+    before = {name: experts.expert_state(name) for name in names}
+    before = {name: {key: value.clone() for key, value in state.items()} for name, state in before.items()}
+    assert not any(value.any() for key, value in before["skin"].items() if "lora_B" in key)
+    experts.teach_only("skin")
+    optimizer = torch.optim.AdamW(experts.trainable(), lr=0.05, weight_decay=0.0)
+    losses = []
+    for _ in range(15):
+        with experts.speaking(torch.tensor([[0.25] * 4] * 2)):
+            loss = model(IDS, labels=IDS).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0] - 0.05
+    for name in names:
+        same = [torch.equal(value, before[name][key]) for key, value in experts.expert_state(name).items()]
+        assert not any(same) if name == "skin" else all(same), name
+    experts.save(tmp_path, "tiny")
+    assert load_experts(tiny(), tmp_path).plan.names == names
+
+
 def test_the_question_is_its_words_mean():
     embedding = torch.nn.Embedding(50, 4)
     ids = torch.tensor([[3, 4, 5], [6, 7, 8]])
