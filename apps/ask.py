@@ -55,6 +55,8 @@ def follow(copilot, roi, question: str, box=None) -> tuple:
 def as_text(answer) -> str:
     """The answer for people: text, confidence, steps, claims with their evidence, evidence table, warnings."""
     lines = [answer.text or "(no answer)", "", f"confidence  {answer.confidence:.2f} (mean token probability)"]
+    if answer.gates:
+        lines.append(f"experts     {gates_text(answer.gates)}")
     for claim in answer.claims:
         lines.append(f"claim       {claim_mark(claim)}  {claim.text}")
     for step in answer.steps:
@@ -67,6 +69,11 @@ def as_text(answer) -> str:
     lines += [f"warning     {warning}" for warning in answer.warnings]
     versions = ", ".join(f"{name} {version}" for name, version in answer.versions.items())
     return "\n".join([*lines, f"made with   {versions}", answer.notice])
+
+
+def gates_text(gates: dict[str, float]) -> str:
+    """Who answered, the weightiest first: "cells 71%, tissue 29%"."""
+    return ", ".join(f"{name} {gate:.0%}" for name, gate in sorted(gates.items(), key=lambda pair: -pair[1]))
 
 
 def claim_mark(claim) -> str:

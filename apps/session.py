@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from slidekick.apps.ask import call_text, claim_mark, result_text, value_text
+from slidekick.apps.ask import call_text, claim_mark, gates_text, result_text, value_text
 from slidekick.copilot.answer import check_question
 from slidekick.data.errors import InputError
 
@@ -123,7 +123,8 @@ def _evidence_text(answer) -> str:
     lines += [
         f"{item.id}: {item.concept}, {item.kind.replace('_', ' ')}: {value_text(item)}" for item in answer.evidence
     ]
-    return "\n".join([*lines, f"confidence {answer.confidence:.2f} (mean token probability, not calibrated)"])
+    lines.append(f"confidence {answer.confidence:.2f} (mean token probability, not calibrated)")
+    return "\n".join([*lines, *([f"experts: {gates_text(answer.gates)}"] if answer.gates else [])])
 
 
 def _bubble(title: str, content: str, status: str | None) -> dict:
