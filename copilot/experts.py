@@ -48,8 +48,8 @@ class ExpertPlan:
 class Router(nn.Module):
     """Which experts answer.
 
-    forward: pictures (B, C) or None where there is none, question (B, D) -> logits (B, K). Both sides are normalised,
-    so neither drowns the other; a missing picture is a learnt vector.
+    forward: picture (B, C), a row of zeros where there is none, and question (B, D) -> logits (B, K). Both sides are
+    normalised, so neither drowns the other; a missing picture is a learnt vector.
     """
 
     def __init__(self, picture_width: int, question_width: int, experts: int, hidden: int) -> None:
@@ -61,9 +61,9 @@ class Router(nn.Module):
         nn.init.normal_(self.score[1].weight, std=0.01)  # starts undecided
         nn.init.zeros_(self.score[1].bias)
 
-    def forward(self, picture: torch.Tensor | None, question: torch.Tensor) -> torch.Tensor:
-        seen = self.none if picture is None else self.picture(picture)
-        return self.score(seen + self.question(question))
+    def forward(self, picture: torch.Tensor, question: torch.Tensor) -> torch.Tensor:
+        shown = (picture != 0).any(-1, keepdim=True)
+        return self.score(torch.where(shown, self.picture(picture), self.none) + self.question(question))
 
 
 def top_gates(logits: torch.Tensor, top: int) -> torch.Tensor:
@@ -139,7 +139,7 @@ class Experts(nn.Module):
         for name, layer in self._layers.items():
             model.set_submodule(name, layer)
 
-    def route(self, picture: torch.Tensor | None, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def route(self, picture: torch.Tensor, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gates and logits, (B, K) each; see `Router`."""
         logits = self.router(picture, question)
         return top_gates(logits, self.plan.top), logits
@@ -276,14 +276,14 @@ def mean_embedding(embedding: nn.Embedding, ids: torch.Tensor, counted: torch.Te
         return words.sum(1) / counted.sum(1, keepdim=True).clamp(min=1)
 
 
-def pooled_picture(model: nn.Module, inputs) -> torch.Tensor | None:
-    """Mean image token of one prompt's pictures as the language model is given them, (1, D); None without a picture.
+def pooled_picture(model: nn.Module, inputs) -> torch.Tensor:
+    """Mean image token of one prompt's pictures as the language model is given them, (1, D); zeros without a picture.
 
     inputs: as the processor gives them. Its pixel keys are replaced by the features, so that the tower runs once.
     """
     pixels = [key for key in inputs if key.startswith(("pixel_values", "image_grid", "image_sizes"))]
     if "pixel_values" not in pixels:
-        return None
+        return model.get_input_embeddings().weight.new_zeros(1, model.get_input_embeddings().embedding_dim)
     features = model.get_image_features(**{key: inputs[key] for key in pixels}, return_dict=True)
     if "mm_encoder_outputs" in signature(model.forward).parameters:
         inputs["mm_encoder_outputs"] = {"image": features}
