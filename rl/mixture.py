@@ -1,0 +1,192 @@
+"""Training of the mixture of LoRA experts on top of a trained mini: experts and router together, all else frozen.
+
+The task's loss teaches the router too, through the soft gates; a balance and a z loss keep every expert in use
+(`copilot/experts.py`). A mixture of one is one plain LoRA, which is how the two are compared at equal size.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from trl import SFTConfig, SFTTrainer
+
+from slidekick.copilot.experts import (
+    ExpertPlan,
+    Experts,
+    balance_loss,
+    load_experts,
+    mean_embedding,
+    question_ids,
+    z_loss,
+)
+from slidekick.copilot.mini import WEIGHTS, load_mini
+from slidekick.data.configuration import read_yaml
+from slidekick.data.errors import InputError
+from slidekick.data.files import write_atomic
+from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_maps, encoded
+
+SECTIONS = ("experts", "losses", "views", "instructions", "sft")
+STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
+EXPERTS = "experts"  # folder of the result
+
+
+def load_config(path: Path) -> dict:
+    """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
+    config = read_yaml(path)
+    for section in SECTIONS:
+        if not isinstance(config, dict) or section not in config:
+            raise InputError(f"{path}: section {section!r} is missing; see rl/configs/experts.yaml")
+    return config
+
+
+class RoutedCollator(CachedVisionCollator):
+    """Also gives what the router reads: the number of pictures of each row, and its question's ids, padded, with a
+    mask of those that count."""
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        longest = max(1, *(len(row["question"]) for row in rows))
+        filled = [row["question"] + [-1] * (longest - len(row["question"])) for row in rows]
+        question = torch.tensor(filled)
+        shown = torch.tensor([len(row["map_rows"]) for row in rows])
+        routed = {"shown": shown, "question": question.clamp(min=0), "counted": question >= 0}
+        return super().__call__(rows) | routed
+
+
+class MixtureTrainer(SFTTrainer):
+    """SFTTrainer over cached tower maps whose model speaks with the experts that its router weighs.
+
+    losses: weights of `balance_loss` and `z_loss`. Checkpoints hold what is trained, not the base.
+    """
+
+    def __init__(self, *args, experts: Experts, losses: dict[str, float], **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.experts, self.losses = experts, losses
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        labels, shown = inputs.pop("labels"), inputs.pop("shown")
+        question, counted = inputs.pop("question"), inputs.pop("counted")
+        shell = self.accelerator.unwrap_model(model)
+        with torch.no_grad():
+            tokens = shell.model.multi_modal_projector(inputs.pop("maps"))
+        words = mean_embedding(shell.get_input_embeddings(), question, counted)
+        gates, scores = self.experts.route(mean_of_rows(tokens.mean(1), shown), words)
+        keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
+        with self.experts.speaking(gates):
+            outputs = model(
+                **inputs,
+                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
+                logits_to_keep=keep + 1,
+                use_cache=False,
+            )
+        said = F.cross_entropy(
+            outputs.logits[:, :-1].float().flatten(0, 1), labels[:, -keep:].flatten(), reduction="sum"
+        )
+        loss = said / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+        loss = loss + self.losses["balance"] * balance_loss(scores, gates) + self.losses["z"] * z_loss(scores)
+        return (loss, outputs) if return_outputs else loss
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(_state(self.experts), folder / STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        _restore(self.experts, load_file(Path(resume_from_checkpoint) / STATE))
+
+
+def mean_of_rows(values: torch.Tensor, numbers: torch.Tensor) -> torch.Tensor:
+    """Means over consecutive values (N, D), numbers[i] of them for row i: (B, D), zeros for a row of none."""
+    row = torch.repeat_interleave(torch.arange(len(numbers), device=values.device), numbers)
+    total = values.new_zeros(len(numbers), values.shape[1]).index_add_(0, row, values)
+    return total / numbers.clamp(min=1)[:, None]
+
+
+def _state(experts: Experts) -> dict[str, torch.Tensor]:
+    state = {f"router.{name}": value for name, value in experts.router.state_dict().items()}
+    for name in experts.plan.names:
+        state |= {f"{name}/{key}": value for key, value in experts.expert_state(name).items()}
+    return {name: value.contiguous() for name, value in state.items()}
+
+
+def _restore(experts: Experts, state: dict[str, torch.Tensor]) -> None:
+    router = {name.removeprefix("router."): value for name, value in state.items() if name.startswith("router.")}
+    experts.router.load_state_dict(router)
+    for name in experts.plan.names:
+        own = {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+        experts.load_expert(name, own)
+
+
+def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False, add: Path | None = None) -> Path:
+    """Train a mixture on the train split of `data` and return its folder, ready for `load_experts`.
+
+    add: a folder of experts to go on from; those that the configuration names and it lacks are new, and only they and
+    the router learn. Raises InputError for a configuration, data or experts that cannot be used.
+    """
+    from slidekick.rl.instructions import make_instructions
+    from slidekick.rl.instructions.material import Plan, gather
+
+    config = load_config(config_path)
+    lessons = Plan.read(config["instructions"], config_path)
+    material = gather(data, lessons.held_back)
+    model, processor = load_mini(Path(config.get("start", WEIGHTS)))
+    model.requires_grad_(False)
+    experts = _experts(model, config["experts"], add)
+    out.mkdir(parents=True, exist_ok=True)
+    maps = cached_maps(model, material.items, config["views"], out / "maps.npy")
+    made = make_instructions(material.items, lessons.count, lessons.seed, lessons.shares, material.texts)
+    rows = encoded(made, processor, maps, lessons.seed)
+    for row, one in zip(rows, made, strict=True):
+        row["question"] = question_ids(one.messages, processor.tokenizer)
+    trainer = _trainer(model, processor, experts, rows, maps, config, out)
+    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+    experts.save(out / EXPERTS, BASE)
+    write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
+    return out / EXPERTS
+
+
+def _experts(model, plan: dict, add: Path | None) -> Experts:
+    wanted = ExpertPlan(**plan | {"names": tuple(plan["names"])})
+    if add is None:
+        torch.manual_seed(0)
+        width = model.get_input_embeddings().embedding_dim
+        return Experts(model, wanted, width, width)
+    known = [name for name in wanted.names if (add / name).is_dir()]
+    new = [name for name in wanted.names if name not in known]
+    if len(new) != 1:
+        raise InputError(f"{add}: {len(new)} of {', '.join(wanted.names)} are not in it; add one expert at a time")
+    experts = load_experts(model, add, known, new)
+    experts.teach_only(new[0])
+    return experts
+
+
+def _trainer(model, processor, experts: Experts, rows: list[dict], maps, config: dict, out: Path) -> MixtureTrainer:
+    from datasets import Dataset
+
+    for parameter in experts.trainable():
+        parameter.requires_grad_(True)
+    model.add_module("slidekick_router", experts.router)  # so that the trainer's optimizer finds it
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return MixtureTrainer(
+        model=model,
+        args=SFTConfig(
+            output_dir=str(out / CHECKPOINTS),
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            gradient_checkpointing=False,
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+            **config["sft"],
+        ),
+        train_dataset=Dataset.from_list(rows),
+        data_collator=RoutedCollator(maps.array, processor.tokenizer.pad_token_id),
+        processing_class=processor,
+        experts=experts,
+        losses=config["losses"],
+    )
