@@ -1,0 +1,41 @@
+"""What the families with one tool call have in common: a picture, a word, the tool's result, and a sentence."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slidekick.data.items import Item
+from slidekick.rl.instructions.concepts import Word
+from slidekick.rl.instructions.stock import Stock
+from slidekick.rl.instructions.turns import Call, Exchange, Instruction, called, conversation
+
+
+class ToolFamily:
+    """Questions that one call of `tool` answers."""
+
+    task = tool = ""
+
+    def __init__(self, stock: Stock) -> None:
+        self.stock = stock
+
+    def __bool__(self) -> bool:
+        return bool(self.stock.items)
+
+    def make(self, rng: np.random.Generator) -> Instruction:
+        """A conversation about any picture."""
+        item, word, result = self.stock.lesson(rng, self.tool)
+        return conversation(self.task, item.set, [item.image], self.exchange(rng, word, result))
+
+    def ask(self, rng: np.random.Generator, item: Item) -> Exchange:
+        """A question about `item`."""
+        _, word, result = self.stock.lesson(rng, self.tool, item)
+        return self.exchange(rng, word, result)
+
+    def exchange(self, rng: np.random.Generator, word: Word, result: dict) -> Exchange:
+        """Question, call and answer."""
+        question, sentence = self.wording(rng, word, result)
+        return called(question, [Call(self.tool, word.argument, result)], sentence)
+
+    def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
+        """The question and the sentence that answers it."""
+        raise KeyError(self.task)
