@@ -6,7 +6,7 @@ import numpy as np
 
 from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.concepts import Word, draw_phrasing
-from slidekick.rl.instructions.lessons import ToolFamily
+from slidekick.rl.instructions.lessons import ToolFamily, asked
 from slidekick.rl.instructions.sentences import count_sentence
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.truth import COUNTED
@@ -44,4 +44,4 @@ class Counting(ToolFamily):
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """How many; the number, or the area of a region."""
-        return one(rng, COUNT).format(many=word.many), count_sentence(word.argument, result)
+        return asked(rng, COUNT, word), count_sentence(word.argument, result)

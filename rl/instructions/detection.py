@@ -16,7 +16,7 @@ from slidekick.data.items import Item
 from slidekick.data.triples import Triple, truth
 from slidekick.rl.instructions.balance import Balanced, one
 from slidekick.rl.instructions.concepts import Word, draw_phrasing, is_region, many_of
-from slidekick.rl.instructions.lessons import ToolFamily
+from slidekick.rl.instructions.lessons import ToolFamily, asked
 from slidekick.rl.instructions.sentences import segment_sentence
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.turns import Exchange, Instruction, conversation, said
@@ -38,6 +38,7 @@ AT_POINT = ("What is at {at}?", "Which cell is at {at}?", "Name the cell at {at}
 BY_TOOL = ("Detect the {many}.", "Locate the {many}.", "Detect any {one}.", "Find and show each {one}.")
 NOTHING = "none"
 NAMELESS = frozenset({"uncategorised red blood cell", "nucleus, type not given", "other (miscellaneous) nucleus"})
+ONLY = frozenset({"bm_graz_nuclei", "brecahad_nuclei"})  # sets that mark one kind alone: naming it tells nothing
 PARTED = frozenset({"ids", "components", "one"})  # how objects are told apart for sure; see data/ontology.yaml
 
 Box = tuple[float, float, float, float]
@@ -81,8 +82,7 @@ class Detection(ToolFamily):
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """By tool: in the words of `segment`."""
-        question = one(rng, BY_TOOL).format(one=word.one, many=word.many)
-        return question, segment_sentence(word.argument, result, asked=False)
+        return asked(rng, BY_TOOL, word), segment_sentence(word.argument, result, yes=False)
 
 
 def written(box: Box, size: tuple[int, int]) -> str:
@@ -104,7 +104,7 @@ def _tasks(stock: Stock) -> tuple[list[_Task], list[_Task]]:
     for item in stock.items:
         marked += [_Task(item, "box", label) for label in sorted({box[4] for box in item.boxes})]
         for kind, marks in (("in", item.boxes), ("at", item.points)):
-            names = sorted({mark[-1] for mark in marks} - NAMELESS)
+            names = sorted({mark[-1] for mark in marks} - NAMELESS if item.set not in ONLY else ())
             # one mark a label and picture, so that crowds do not crowd out
             marked += [_Task(item, kind, name, mark=next(m for m in marks if m[-1] == name)) for name in names]
     for (_, _, concept), triple in stock.truths.known.items():

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from slidekick.data.items import Item
+from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.concepts import Word
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.turns import Call, Exchange, Instruction, called, conversation
+from slidekick.rl.instructions.wording import article
 
 
 class ToolFamily:
@@ -39,3 +43,10 @@ class ToolFamily:
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """The question and the sentence that answers it."""
         raise KeyError(self.task)
+
+
+def asked(rng: np.random.Generator, wordings: Sequence[str], word: Word) -> str:
+    """One of `wordings` with the word in it; what is not counted ("stroma") in the singular and without a or an."""
+    mass = word.one == word.many
+    fit = [wording for wording in wordings if not (mass and "{many}" in wording)] or wordings
+    return one(rng, fit).format(one=word.one, many=word.many, a=word.one if mass else article(word.one))

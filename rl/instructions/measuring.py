@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.concepts import Word
-from slidekick.rl.instructions.lessons import ToolFamily
+from slidekick.rl.instructions.lessons import ToolFamily, asked
 from slidekick.rl.instructions.sentences import measure_sentence
 
 MEASURE = (
@@ -27,5 +26,4 @@ class Measuring(ToolFamily):
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """How large; number, area and diameter."""
-        question = one(rng, MEASURE).format(one=word.one, many=word.many)
-        return question, measure_sentence(word.argument, result)
+        return asked(rng, MEASURE, word), measure_sentence(word.argument, result)

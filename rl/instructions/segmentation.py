@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.concepts import Word
-from slidekick.rl.instructions.lessons import ToolFamily
+from slidekick.rl.instructions.lessons import ToolFamily, asked
 from slidekick.rl.instructions.sentences import segment_sentence
-from slidekick.rl.instructions.wording import article
 
 THERE = (
     "Is there {a} in this picture?",
@@ -41,6 +39,5 @@ class Segmentation(ToolFamily):
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """Whether or where; place and area."""
-        asked = rng.random() < 0.5
-        question = one(rng, THERE if asked else WHERE).format(one=word.one, many=word.many, a=article(word.one))
-        return question, segment_sentence(word.argument, result, asked)
+        there = rng.random() < 0.5
+        return asked(rng, THERE if there else WHERE, word), segment_sentence(word.argument, result, there)

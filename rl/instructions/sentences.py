@@ -18,12 +18,12 @@ def count_sentence(argument: str, result: dict) -> str:
     return f"There {'is' if one else 'are'} {result['count']} {argument if one else many_of(argument)}."
 
 
-def segment_sentence(argument: str, result: dict, asked: bool) -> str:
-    """What is said after `segment`; asked: the question wants a yes or no first."""
+def segment_sentence(argument: str, result: dict, yes: bool) -> str:
+    """What is said after `segment`; yes: the question wants a yes or no first."""
     if missing := missing_sentence(argument, result):
         return missing
     place = "throughout the picture" if result["where"] == measure.THROUGHOUT else f"in the {result['where']}"
-    start = f"Yes: {argument}" if asked else capital(argument)
+    start = f"Yes: {argument}" if yes else capital(argument)
     return f"{start} was found, {place}, covering {result['area']} of the picture."
 
 

@@ -17,6 +17,7 @@ from slidekick.data.errors import InputError
 from slidekick.data.items import FILE_NAME
 
 FOLDER = "text"  # of the data folder
+_OF_ONE = re.compile(r"\w+ (?:the|there|it|a|an)\b", re.IGNORECASE)  # "Are the vessels dilated?" asks of one figure
 LONGEST = 420  # characters of question and answer together: some 120 tokens, three times a usual conversation
 MARKS = ("<|", "<empty_output>", "tool_call>")  # control tokens: no text of others may become one
 POINTS = re.compile(
@@ -80,7 +81,8 @@ def tidy(text: str) -> str:
 def _question(row: dict) -> tuple:
     question, answer = row["question"], row["answer"]
     kind = answer.lower() if answer.lower() in ("yes", "no") else "open"
-    return "vqa", kind, (question, answer), [] if POINTS.search(question) else [(question, answer)]
+    points = POINTS.search(question) or (kind != "open" and _OF_ONE.match(question))
+    return "vqa", kind, (question, answer), [] if points else [(question, answer)]
 
 
 def _choices(row: dict) -> tuple:
@@ -94,8 +96,8 @@ def _choices(row: dict) -> tuple:
 _CHOOSE = ("Choose one: {}.", "Options: {}.", "Which is it: {}?")
 # What no picture tells, and options that are no answer.
 _UNSEEN = re.compile(
-    r"\b(age|survival|alive|vital|which breast|size|margins?|patient|her2|stage|procedure|mention\w*|unclear|"
-    r"insufficient|unknown)\b",
+    r"\b(age|survival|alive|vital|which breast|size|margins?|patient|her2|stage|procedure|receptors?|status|spread|"
+    r"left|right|how (?:big|large|many)|\d*\s?[cm]m|mention\w*|state|unclear|insufficient|unknown|null)\b",
     re.IGNORECASE,
 )
 
@@ -123,19 +125,24 @@ def _gastric(row: dict) -> tuple:
     text, subtype = row["text"], row["subtype"]
     described = " ".join(re.split(r"(?<=\.)\s+", text)[:-1])
     forms = [(f"What is the diagnosis? {text}", subtype)]
-    if described:
+    if described and "." not in subtype:
         forms += [(f"How may {subtype[0].lower()}{subtype[1:]} of the stomach look?", described)]
         forms += [(f"Describe {subtype[0].lower()}{subtype[1:]} of the stomach.", described)]
     return "report", subtype, (text,), forms
 
 
 def _kidney(row: dict) -> tuple:
-    read = row["readings"][-1]
-    asked = f"Kidney biopsy, {read['given']}: {read['diagnosis']}."
-    asked += f" Chronicity: {read['chronicity']}." if read.get("chronicity") else ""
-    original = row["original_diagnosis"]
-    forms = [(f"{asked} What is the signed-out diagnosis?", original), (f"{asked} Write the diagnosis.", original)]
-    return "report", "biopsy", (str(read["diagnosis"]), original), forms if read.get("diagnosis") else []
+    read = row["readings"][-1]  # with the most stains at hand
+    diagnosis, chronicity = (tidy(read.get(key) or "").rstrip(".") for key in ("diagnosis", "chronicity"))
+    line = f"Kidney, biopsy; {diagnosis}." + (f" Chronicity: {chronicity}." if chronicity else "")
+    forms = [
+        (f"Write the report line. {diagnosis}; biopsy of the kidney; chronicity {chronicity or 'not given'}", line)
+    ]
+    forms += [
+        (f"What is the chronicity? {line}", chronicity),
+        (f"What is the diagnosis in this report? {line}", diagnosis),
+    ]
+    return "report", "biopsy", (diagnosis, row["original_diagnosis"]), forms if diagnosis else []
 
 
 def _dragon(row: dict) -> tuple:
@@ -158,7 +165,10 @@ def _caption(row: dict) -> tuple:
     return "report", "caption", (caption,), forms
 
 
-_CHATTER = re.compile(r"[@#!?]|http|twitter|\b(?:I|we|you|my|your|me|us)\b|path\b|\b\d+\s?yo\b", re.IGNORECASE)
+_CHATTER = re.compile(
+    r"[@#!?]|http|twitter|speaker|narrator|video|discuss|lecture|\b(?:I|we|you|my|your|me|us)\b|path\b|\b\d+\s?yo\b",
+    re.IGNORECASE,
+)
 
 # Set -> reader of a row: family, label, the row's own words, its forms.
 READERS: dict[str, Callable[[dict], tuple]] = {

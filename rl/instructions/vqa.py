@@ -30,6 +30,7 @@ ATTRIBUTES = {
     "granule_colour": ("What colour are the granules?", "Which colour do the granules have?"),
     "granularity": ("Does the cell have granules?", "Is the cell granular?"),
 }
+SPELT = {"loosely": "loose", "densely": "dense"}
 # Tissue sets whose labels tell benign from malignant.
 GRADED = frozenset({"glas", "lc25000_colon", "lc25000_lung", "oral_oscc", "breakhis_400x", "ebhi_seg"})
 MALIGNANT = re.compile(r"carcinoma", re.IGNORECASE)
@@ -69,7 +70,7 @@ class Vqa:
 
 def facts_of(item: Item) -> list[tuple[str, str]]:
     """What is noted of a picture besides its label: (attribute, value)."""
-    noted = [(name, value) for name, value in item.attributes.items() if name in ATTRIBUTES and value]
+    noted = [(name, SPELT.get(value, value)) for name, value in item.attributes.items() if name in ATTRIBUTES and value]
     if item.set not in GRADED or not item.label or "behaviour" in item.attributes:
         return noted
     malignant, benign = bool(MALIGNANT.search(item.label)), bool(BENIGN.search(item.label))

@@ -1,6 +1,7 @@
 """Planted copies of held-out pictures and questions must be found, whatever they are called and wherever they lie."""
 
 import json
+import os
 import re
 import shutil
 from collections import Counter
@@ -21,6 +22,7 @@ from slidekick.rl.instructions.texts import LONGEST, POINTS, READERS, Text, load
 from slidekick.rl.instructions.turns import conversation, said
 
 WHERE = Path("c.yaml")
+DATA = Path(os.environ.get("SLIDEKICK_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
 
 @pytest.fixture
@@ -193,3 +195,11 @@ def test_a_section_without_any_share_left_is_an_input_error():
         Plan.read({"count": 5, "seed": 1, "shares": dict.fromkeys(SHARES, 0)}, WHERE)
     plan = Plan.read({"count": 5, "seed": 1, "shares": {"vqa": 0.5}, "held_back": ["glas"]}, WHERE)
     assert plan == Plan(5, 1, {"vqa": 0.5}, ("glas",))
+
+
+@pytest.mark.skipif(not DATA.is_dir(), reason=f"NO SETS at {DATA}: their instructions were not checked for leaks")
+def test_no_instruction_of_the_real_sets_shows_or_says_what_is_held_out():
+    material = gather(DATA)
+    made = make_instructions(material.items, 3000, 5, texts=material.texts)
+    assert leaks(made, material.held, material.all_texts) == []
+    assert len({one.set for one in made}) > 40

@@ -15,7 +15,9 @@ from slidekick.data.items import Item
 from slidekick.rl.instructions import SHARES, make_instructions
 from slidekick.rl.instructions.balance import Balanced
 from slidekick.rl.instructions.classification import OPTIONS, YES_NO, nearest
+from slidekick.rl.instructions.concepts import Word
 from slidekick.rl.instructions.detection import object_boxes, written
+from slidekick.rl.instructions.lessons import asked
 from slidekick.rl.instructions.material import gather
 from slidekick.rl.instructions.refusal import REASONS
 from slidekick.rl.instructions.stock import Stock, is_tissue
@@ -102,6 +104,14 @@ def test_organ_and_stain_are_asked_only_where_they_are_stated(made_of, by_image)
         assert "not stated" not in answer(one)
 
 
+def test_what_is_not_counted_is_asked_for_in_the_singular():
+    stroma, gland = Word("stroma", "stroma", "stroma", True), Word("gland", "glands", "gland", True)
+    wordings = ("Are there {many}?", "Is there {a}?")
+    assert {asked(np.random.default_rng(i), wordings, stroma) for i in range(9)} == {"Is there stroma?"}
+    told = {asked(np.random.default_rng(i), wordings, gland) for i in range(9)}
+    assert told == {"Are there glands?", "Is there a gland?"}
+
+
 def test_results_are_true_where_the_labels_tell(material):
     truths = Truths(material.items)
     glas = [item for item in material.items if item.set == "glas"]
@@ -155,12 +165,12 @@ def test_two_pictures_are_compared_by_label_stain_and_pair(made_of, by_image):
             seen["areas"] += 1
             continue
         first, second = (by_image[image] for image in one.images)
-        said, asked = answer(one), question(one)
+        said, told = answer(one), question(one)
         assert first.set == second.set
         assert first.image != second.image
         if said.startswith("the "):
             named = first.label if said == "the first" else second.label
-            assert named in asked
+            assert named in told
             assert first.label != second.label
         elif " and " in said:
             assert said == f"{first.stain} and {second.stain}"
@@ -215,17 +225,17 @@ def test_questions_with_a_picture_ask_for_what_is_noted_of_it(made_of):
 
 def test_what_a_picture_does_not_tell_is_refused_for_the_right_reason(made_of, by_image):
     reasons = {text: reason for reason in REASONS for text in reason.questions}
-    asked = Counter()
+    why = Counter()
     for one in made_of("refuse", 500):
         item, reason = by_image[one.images[0]], reasons[question(one)]
         assert reason.holds(item)
         assert answer(one) in reason.answers
-        asked[reason.name] += 1
+        why[reason.name] += 1
         if item.set == "ihc_lymph":
             assert reason.name in ("patient", "organ")
         if reason.name == "magnification":
             assert item.set == "osteosarcoma"
-    assert {"patient", "organ", "magnification", "colon marker", "marker"} == set(asked)
+    assert {"patient", "organ", "magnification", "colon marker", "marker"} == set(why)
 
 
 def test_a_refusal_states_no_measurement_so_the_evidence_check_lets_it_stand():
