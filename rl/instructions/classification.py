@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import numpy as np
 
 from slidekick.data.items import Item
@@ -17,7 +19,7 @@ MOST = 4  # options offered: a list costs more than the rest of the question
 NEAREST, SAME_SET = 0.6, 0.85  # wrong answers: the most alike of the set's labels; any of them; of another set
 
 
-class _Labelled:
+class _Labelled(ABC):
     task = ""
 
     def __init__(self, stock: Stock) -> None:
@@ -31,9 +33,9 @@ class _Labelled:
         item = self.labelled.draw(rng)
         return conversation(self.task, item.set, [item.image], self.ask(rng, item))
 
+    @abstractmethod
     def ask(self, rng: np.random.Generator, item: Item) -> Exchange:
         """The family's question about `item`."""
-        raise KeyError(self.task)
 
     def others(self, item: Item) -> list[str]:
         """The other labels of the item's set."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,7 @@ from slidekick.rl.instructions.turns import Call, Exchange, Instruction, called,
 from slidekick.rl.instructions.wording import article
 
 
-class ToolFamily:
+class ToolFamily(ABC):
     """Questions that one call of `tool` answers."""
 
     task = tool = ""
@@ -40,9 +41,9 @@ class ToolFamily:
         question, sentence = self.wording(rng, word, result)
         return called(question, [Call(self.tool, word.argument, result)], sentence)
 
+    @abstractmethod
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """The question and the sentence that answers it."""
-        raise KeyError(self.task)
 
 
 def asked(rng: np.random.Generator, wordings: Sequence[str], word: Word) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import numpy as np
 
@@ -49,7 +50,23 @@ SHARES = {
     "refuse": 0.03,
     "dialogue": 0.02,
 }
-FAMILIES = {
+
+
+class Family(Protocol):
+    """A family of questions: made once over a stock, false where there is nothing to ask about."""
+
+    task: str
+
+    def __init__(self, stock: Stock) -> None: ...
+
+    def __bool__(self) -> bool: ...
+
+    def make(self, rng: np.random.Generator) -> Instruction:
+        """One conversation."""
+        ...
+
+
+FAMILIES: dict[str, type[Family]] = {
     family.task: family
     for family in (
         Classification, YesNo, Options, Facts, Counting, Segmentation, Measuring,

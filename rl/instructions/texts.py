@@ -17,7 +17,6 @@ from slidekick.data.errors import InputError
 from slidekick.data.items import FILE_NAME
 
 FOLDER = "text"  # of the data folder
-_OF_ONE = re.compile(r"\w+ (?:the|there|it|a|an)\b", re.IGNORECASE)  # "Are the vessels dilated?" asks of one figure
 LONGEST = 420  # characters of question and answer together: some 120 tokens, three times a usual conversation
 MARKS = ("<|", "<empty_output>", "tool_call>")  # control tokens: no text of others may become one
 POINTS = re.compile(
@@ -25,6 +24,7 @@ POINTS = re.compile(
     r"right|view|striking)\b",
     re.IGNORECASE,
 )
+OF_ONE = re.compile(r"\w+ (?:the|there|it|a|an)\b", re.IGNORECASE)  # "Are the vessels dilated?" asks of one figure
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,9 @@ def load_texts(data: Path) -> list[Text]:
     found = []
     for name in sorted(READERS):
         file = data / FOLDER / name / FILE_NAME
-        for number, line in enumerate(file.read_text().splitlines() if file.is_file() else (), 1):
+        for number, line in enumerate(file.read_bytes().split(b"\n") if file.is_file() else (), 1):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
                 found.append(_text(name, row, *READERS[name](row)))
@@ -81,7 +83,7 @@ def tidy(text: str) -> str:
 def _question(row: dict) -> tuple:
     question, answer = row["question"], row["answer"]
     kind = answer.lower() if answer.lower() in ("yes", "no") else "open"
-    points = POINTS.search(question) or (kind != "open" and _OF_ONE.match(question))
+    points = POINTS.search(question) or (kind != "open" and OF_ONE.match(question))
     return "vqa", kind, (question, answer), [] if points else [(question, answer)]
 
 
