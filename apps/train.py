@@ -1,4 +1,5 @@
 """`slidekick train segmentor|unets|sft CONFIG --data DIR --out DIR`: train from a YAML; --resume takes it up again.
+`slidekick train instructions CONFIG --data DIR --card FILE.md` trains nothing: it tells what `sft` would be taught.
 
 Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
 """
@@ -48,10 +49,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if what == "unets":
             kind.add_argument("--minutes", type=float, metavar="M", help="for each set, in place of the YAML's")
         kind.add_argument("--json", action="store_true", help="print JSON in place of text")
+    summary = "the data card of what `sft` is taught: counts, examples, rules, licences"
+    card = kinds.add_parser("instructions", help=summary, description=f"Write {summary}.")
+    card.add_argument("config", metavar="CONFIG", type=Path, help="YAML of `train sft`, such as rl/configs/mini.yaml")
+    card.add_argument("--data", required=True, type=Path, metavar="DIR", help="folder of sets, as for `train sft`")
+    card.add_argument("--card", required=True, type=Path, metavar="FILE", help="the Markdown file to write")
+    card.add_argument("--json", action="store_true", help="print JSON in place of text")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train, then print what was made and how well it does."""
+    """Train, then print what was made and how well it does; or write a data card."""
+    if args.what == "instructions":
+        return describe_instructions(args)
     train = {
         "segmentor": train_segmentor,
         "sft": train_generalist,
@@ -97,6 +106,30 @@ def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:
     folder = train_sft(config, data, out, resume=resume)
     log = json.loads((out / "log.json").read_text())
     return {"weights": str(folder), "log": log[-1] if log else {}}
+
+
+def describe_instructions(args: argparse.Namespace) -> int:
+    """Write the data card of a configuration's instructions and print its headline."""
+    from transformers import AutoTokenizer
+
+    from slidekick.copilot.base import base_folder
+    from slidekick.data.files import write_atomic
+    from slidekick.rl.instructions.card import write_card
+    from slidekick.rl.instructions.material import Plan
+    from slidekick.rl.sft import load_config
+
+    plan = Plan.read(load_config(args.config)["instructions"], args.config)
+    check_writable(args.card.parent)
+    with contextlib.redirect_stdout(sys.stderr):
+        tokenizer = AutoTokenizer.from_pretrained(base_folder())
+        text, headline = write_card(plan, args.data, str(args.config), tokenizer)
+    write_atomic(args.card, text)
+    if args.json:
+        print(json.dumps({"schema": SCHEMA, "what": args.what, "card": str(args.card), **headline}, indent=2))
+    else:
+        seconds = sum(headline["seconds"].values())
+        print(f"{headline['instructions']} instructions of {headline['tokens']} tokens in {seconds:.1f} s: {args.card}")
+    return 0
 
 
 def as_text(summary: dict) -> str:

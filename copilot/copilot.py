@@ -74,7 +74,7 @@ class Copilot:
         folder = mini.WEIGHTS if name == "mini" else Path(name)
         shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
         if (folder / "adapter_config.json").is_file():
-            # What we train sees single questions only, so earlier turns would be new to it.
+            # Nearly all that we train on are single questions, so earlier turns would be new to it.
             engine = TorchEngine(model, processor, shown, history=0)
             return cls(engine, segmentor, mini.weights_hash(folder))
         commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name

@@ -25,9 +25,10 @@ from slidekick.copilot.tools import tool_schemas
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.data.items import Item, load_items
+from slidekick.data.items import Item
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.instructions import QUESTIONS, Instruction, make_instructions
+from slidekick.rl.instructions.material import Plan, gather
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
@@ -54,10 +55,12 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
     Raises InputError for a configuration or data folder that cannot be used.
     """
     config = load_config(config_path)
-    items = load_items(data, split="train")
+    plan = Plan.read(config["instructions"], config_path)
+    material = gather(data, plan.held_back)
+    items = material.items
     if not any(item.label and item.set in QUESTIONS for item in items):
         raise InputError(
-            f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions.py"
+            f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions/wording.py"
         )
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
@@ -73,7 +76,8 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
         torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.part")
         os.replace(out / "connector.part", out / "connector.pt")
     model.model.multi_modal_projector.load_state_dict(torch.load(out / "connector.pt", weights_only=True))
-    return _fit(model, processor, items, maps, config, out, resume)
+    made = make_instructions(items, plan.count, plan.seed, plan.shares, material.texts)
+    return _fit(model, processor, token_rows(made, processor, maps, plan.seed), maps, config, out, resume)
 
 
 class Maps:
@@ -96,7 +100,10 @@ def _views_of(item: Item, views: int) -> int:
 
 
 def cached_maps(model, items: Sequence[Item], views: int, file: Path) -> Maps:
-    """Maps of all pictures: the first view as it is, the others augmented. Computed once, kept in `file`."""
+    """Maps of all pictures: the first view as it is, the others augmented. Computed once, kept in `file`.
+
+    Raises InputError where `file` holds the maps of other pictures.
+    """
     from tqdm import tqdm
 
     if not file.exists():
@@ -112,7 +119,10 @@ def cached_maps(model, items: Sequence[Item], views: int, file: Path) -> Maps:
         with (part := file.with_suffix(".part")).open("wb") as stream:
             np.save(stream, np.concatenate(parts))
         os.replace(part, file)
-    return Maps(np.load(file, mmap_mode="r"), items, views)
+    array, wanted = np.load(file, mmap_mode="r"), sum(_views_of(item, views) for item in items)
+    if len(array) != wanted:
+        raise InputError(f"{file}: {len(array)} maps, not {wanted}: the data, views or held_back changed; train anew")
+    return Maps(array, items, views)
 
 
 def _squeeze(picture: np.ndarray) -> np.ndarray:
@@ -151,7 +161,7 @@ def align_connector(model, processor, items: Sequence[Item], maps: Maps, plan: d
 
 
 def encode(instruction: Instruction, processor, tools: list[dict]) -> dict[str, list[int]]:
-    """input_ids with the image token repeated for every map cell, and labels that are −100 outside what we say."""
+    """input_ids with each image token repeated for every map cell, and labels that are −100 outside what we say."""
     tokenizer = processor.tokenizer
     encoded = tokenizer.apply_chat_template(
         instruction.messages, tools=tools, return_dict=True, return_assistant_tokens_mask=True
@@ -165,8 +175,21 @@ def encode(instruction: Instruction, processor, tools: list[dict]) -> dict[str, 
     return {"input_ids": ids, "labels": labels}
 
 
+def token_rows(made: Sequence[Instruction], processor, maps: Maps, seed: int) -> list[dict]:
+    """Token rows of conversations, each with `map_rows`: a view by chance of every picture it shows, in their order."""
+    rows = [encode(one, processor, list(tool_schemas())) for one in made]
+    rng = np.random.default_rng(seed)
+    for row, one in zip(rows, made, strict=True):
+        row["map_rows"] = [maps.row(image, int(rng.integers(64))) for image in one.images]
+        row["length"] = len(row["input_ids"])
+    return rows
+
+
 class CachedVisionCollator:
-    """Pads token rows on the left, so that answers end together, and fetches their maps: float32 (B, 36, 1280)."""
+    """Pads token rows on the left, so that answers end together, and fetches the maps of all their pictures.
+
+    maps of a batch: float32 (N, 36, 1280), row by row and in each row's order; N is 0 where no row shows a picture.
+    """
 
     def __init__(self, maps: np.ndarray, pad: int) -> None:
         self.maps, self.pad = maps, pad
@@ -178,11 +201,12 @@ class CachedVisionCollator:
         def padded(values: list[list[int]], value: int) -> torch.Tensor:
             return torch.tensor([[value] * (longest - len(row)) + row for row in values])
 
+        shown = np.array([map_row for row in rows for map_row in row["map_rows"]], np.int64)
         return {
             "input_ids": padded([row["input_ids"] for row in rows], self.pad),
             "attention_mask": padded([[1] * len(row["input_ids"]) for row in rows], 0),
             "labels": padded([row["labels"] for row in rows], -100),
-            "maps": torch.from_numpy(self.maps[[row["map_row"] for row in rows]].astype(np.float32)),
+            "maps": torch.from_numpy(self.maps[shown].astype(np.float32)),
         }
 
 
@@ -190,12 +214,13 @@ class CachedVisionTrainer(SFTTrainer):
     """SFTTrainer whose batches hold tower maps: only connector and language model run.
 
     trl's own loss projects every position onto the 49 k words of the vocabulary, half of a step on CPU;
-    here only the columns from the first answered one on are projected.
+    here only the columns from the first answered one on are projected. Rows may show any number of pictures.
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels = inputs.pop("labels")
         shell = self.accelerator.unwrap_model(model).get_base_model()
+        # A batch without pictures passes an empty stack, so that the connector stays part of every step.
         tokens = shell.model.multi_modal_projector(inputs.pop("maps"))
         keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
         outputs = model(
@@ -210,15 +235,9 @@ class CachedVisionTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
-def _fit(model, processor, items, maps: Maps, config: dict, out: Path, resume: bool) -> Path:
+def _fit(model, processor, rows: list[dict], maps: Maps, config: dict, out: Path, resume: bool) -> Path:
     from datasets import Dataset
 
-    tokenizer = processor.tokenizer
-    instructions = make_instructions(items, **config["instructions"])
-    rows = [encode(one, processor, list(tool_schemas())) for one in instructions]
-    picks = np.random.default_rng(config["instructions"]["seed"]).integers(64, size=len(rows))
-    for row, one, pick in zip(rows, instructions, picks, strict=True):
-        row["map_row"], row["length"] = maps.row(one.image, int(pick)), len(row["input_ids"])
     trainer = CachedVisionTrainer(
         model=model,
         args=SFTConfig(
@@ -232,7 +251,7 @@ def _fit(model, processor, items, maps: Maps, config: dict, out: Path, resume: b
             **config["sft"],
         ),
         train_dataset=Dataset.from_list(rows),
-        data_collator=CachedVisionCollator(maps.array, tokenizer.pad_token_id),
+        data_collator=CachedVisionCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **config["lora"]),
     )

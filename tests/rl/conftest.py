@@ -48,6 +48,109 @@ def items(labelled) -> list:
     return load_items(labelled, split="train")
 
 
+def write_set(root: Path, name: str, entries: list[dict], size: int = 60, seed: int = 0) -> Path:
+    """A set of random pictures under `root`, one an entry; masks and ids are given as arrays."""
+    rng, lines = np.random.default_rng([seed, *name.encode()]), []
+    folder = root / name
+    folder.mkdir(parents=True)
+    for number, entry in enumerate(entries):
+        line = {"id": str(number), "image": f"{number}.png", "group": str(number), "split": "train", **entry}
+        if not (folder / line["image"]).exists():
+            pixels = rng.integers(0, 256, (size, size, 3), np.uint8)
+            Image.fromarray(pixels).save(folder / line["image"])
+        for key, dtype in (("mask", np.uint8), ("instances", np.uint16)):
+            if key in line:
+                Image.fromarray(line[key].astype(dtype)).save(folder / f"{key}{number}.png")
+                line[key] = f"{key}{number}.png"
+        lines.append(json.dumps(line))
+    (folder / "items.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def write_texts(root: Path, name: str, rows: list[dict]) -> Path:
+    """A text set under `root`; rows are of the train split where they say no other."""
+    file = root / "text" / name / "items.jsonl"
+    file.parent.mkdir(parents=True)
+    lines = [json.dumps({"id": str(i), "group": str(i), "split": "train", **row}) for i, row in enumerate(rows)]
+    file.write_text("\n".join(lines))
+    return file
+
+
+def blobs(*corners: tuple[int, int], side: int = 12, size: int = 60) -> np.ndarray:
+    """Ids 1, 2, ... of squares with these upper left corners (x, y); each is two pixels larger than the next."""
+    ids = np.zeros((size, size), int)
+    for number, (x, y) in enumerate(corners, 1):
+        ids[y : y + side - 2 * number, x : x + side - 2 * number] = number
+    return ids
+
+
+@pytest.fixture(scope="session")
+def rich(tmp_path_factory) -> Path:
+    """A data folder with every kind of label that instructions are made from, and texts of every form."""
+    root = tmp_path_factory.mktemp("rich")
+    he = {"stain": "H&E"}
+    glands = [blobs((2, 2), (40, 40)), blobs((30, 5)), blobs((2, 30), (30, 30), (44, 2), (20, 2))]
+    labels = ("healthy colon gland (benign)", "poorly differentiated colorectal adenocarcinoma")
+    classes = {"1": "benign gland", "2": "malignant gland"}
+    write_set(
+        root,
+        "glas",
+        [
+            {
+                "label": labels[i % 2],
+                "organ": "colon",
+                **he,
+                "mask": (ids > 0) * (1 + i % 2),
+                "instances": ids,
+                "classes": classes,
+            }
+            for i, ids in enumerate(glands * 2)
+        ],
+    )
+    cells = ["neutrophil", "eosinophil", "basophil"]
+    noted = {"cell_size": "big", "granularity": "yes"}
+    smear = {"organ": "blood (peripheral smear)", "stain": "May-Gruenwald-Giemsa"}
+    write_set(root, "pbc_wbc_attributes", [{"label": cells[i % 3], **smear, "attributes": noted} for i in range(6)])
+    boxes = [[3, 6, 30, 33, "white blood cell"], [40, 40, 50, 52, "platelet"]]
+    write_set(root, "bccd_blood_cells", [{"boxes": boxes, "organ": "blood"}, {"boxes": boxes[:1], "organ": "blood"}])
+    write_set(root, "chula_rbc12", [{"points": [[30, 15, "target cell"], [6, 6, "ovalocyte"]], "organ": "blood"}])
+    stains = ("H&E", "PAS", "Jones silver")
+    write_set(
+        root,
+        "kidney_stain_pairs",
+        [{"organ": "kidney", "stain": s, "pair": f"case_{c}"} for s in stains for c in (1, 2)],
+    )
+    write_set(root, "osteosarcoma", [{"label": "viable osteosarcoma", "organ": "bone", **he, "magnification": 10}] * 2)
+    write_set(root, "ihc_lymph", [{"organ": "not stated (breast, colon)", "stain": "IHC"}] * 2)
+    painted = {"organ": "lung", "stain": "groundtruth", "made_by": "annotation"}
+    write_set(
+        root, "deepliif_pairs", [painted, {**painted, "stain": "fluorescence DAPI", "made_by": "network (virtual)"}]
+    )
+    write_texts(
+        root,
+        "pathvqa",
+        [
+            {
+                "question": "What causes the swelling ?",
+                "answer": "oedema",
+                "answer_type": "open",
+                "source_split": "train",
+            },
+            {"question": "Is amyloid blue?", "answer": "no", "answer_type": "yes/no", "source_split": "train"},
+            {"question": "What is shown in this image?", "answer": "liver", "source_split": "train"},
+        ],
+    )
+    choices = ["A) Whorled pattern", "B) Rosettes", "C) Palisades"]
+    question = {"question": "Which pattern do the cells exhibit?", "options": choices, "answer": "A) Whorled pattern"}
+    write_texts(root, "pathmmu_socialpath", [{**question, "source_split": "val"}, {**question, "source_split": "test"}])
+    report = "Breast, core-needle biopsy;\n Invasive carcinoma of no special type, grade I (Mitoses: 1)"
+    write_texts(root, "reg2025_reports", [{"report": report, "organ": "breast", "source_split": "train"}])
+    readings = [{"given": "H&E only", "diagnosis": "Possible MN", "chronicity": "minimal", "comment": None}]
+    case = {"case": 1, "original_diagnosis": "Membranous nephropathy", "readings": readings, "group": "case_1"}
+    write_texts(root, "kidney_diagnoses", [case])
+    return root
+
+
 @pytest.fixture(scope="session")
 def processor():
     from slidekick.copilot.base import make_processor

@@ -1,5 +1,4 @@
 import json
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from slidekick.rl.sft import (
     Maps,
     align_connector,
     cached_maps,
-    encode,
     load_config,
     train_sft,
 )
@@ -32,7 +30,7 @@ CONFIG = {
     "tower": {"seed": 7, "steps": 1, "batch": 2, "learning_rate": 1e-4, "label_smoothing": 0.1, "ema": 0.9},
     "views": 2,
     "connector": {"seed": 7, "steps": 2, "batch": 4, "learning_rate": 1e-3},
-    "instructions": {"count": 12, "seed": 7},
+    "instructions": {"count": 12, "seed": 7, "shares": {"report": 0.3, "compare": 0.3}},
     "lora": {
         "r": 4,
         "lora_alpha": 8,
@@ -59,112 +57,13 @@ def tools() -> list[dict]:
     return list(tool_schemas())
 
 
-@pytest.fixture
-def rows(items, processor, tools) -> list[dict]:
-    """Encoded conversations of every kind, each with a row of maps."""
-    made = [encode(one, processor, tools) for one in make_instructions(items, 8, seed=5)]
-    return [row | {"map_row": i % 3} for i, row in enumerate(made)]
-
-
-def spans(labels: list[int], ids: list[int]) -> list[list[int]]:
-    """Runs of token ids that the loss counts."""
-    found, run = [], []
-    for label, token in zip([*labels, -100], [*ids, None], strict=True):
-        if label != -100:
-            assert label == token
-            run.append(token)
-        elif run:
-            found.append(run)
-            run = []
-    return found
-
-
-def said(message: dict) -> str:
-    """What an assistant turn says, as it is decoded."""
-    if calls := message.get("tool_calls"):
-        function = calls[0]["function"]
-        return f"<tool_call>\n{json.dumps(function)}\n</tool_call><|im_end|>"
-    return message["content"][0]["text"] + "<|im_end|>"
-
-
-def test_the_loss_counts_what_the_assistant_says_and_nothing_else(items, processor, tools):
-    for one in make_instructions(items, 60, seed=4):
-        row = encode(one, processor, tools)
-        turns = [message for message in one.messages if message["role"] == "assistant"]
-        texts = [processor.tokenizer.decode(run) for run in spans(row["labels"], row["input_ids"])]
-        assert texts == [said(turn) for turn in turns]
-
-
-def test_the_picture_takes_as_many_tokens_as_the_map_has_cells(items, processor, tools):
-    image = processor.tokenizer.convert_tokens_to_ids(processor.image_token)
-    for one in make_instructions(items, 20, seed=4):
-        ids = np.array(encode(one, processor, tools)["input_ids"])
-        (where,) = np.nonzero(ids == image)
-        assert len(where) == IMAGE_TOKENS == 36
-        assert where[-1] - where[0] == 35
-
-
-def test_what_is_trained_on_is_what_the_engine_will_send(items, processor, tools, make_model):
-    engine = TorchEngine(make_model(), processor)
-    for one in make_instructions(items, 12, seed=9):
-        row = encode(one, processor, tools)
-        pixels = np.array(Image.open(one.image))
-        for turn, message in enumerate(one.messages):
-            if message["role"] == "assistant":
-                prompt = engine.encode(one.messages[:turn], pixels, tools)["input_ids"][0].tolist()
-                assert row["input_ids"][: len(prompt)] == prompt
-                assert row["labels"][len(prompt)] != -100
-
-
-def test_batches_are_padded_on_the_left_to_a_few_lengths(rows):
-    maps = np.arange(3 * 36 * 2, dtype=np.float16).reshape(3, 36, 2)
-    batch = CachedVisionCollator(maps, pad=2)(rows)
-    longest = batch["input_ids"].shape[1]
-    assert longest % 8 == 0
-    assert longest - max(len(row["input_ids"]) for row in rows) < 8
-    for i, row in enumerate(rows):
-        length = len(row["input_ids"])
-        assert batch["input_ids"][i].tolist() == [2] * (longest - length) + row["input_ids"]
-        assert batch["labels"][i].tolist() == [-100] * (longest - length) + row["labels"]
-        assert batch["attention_mask"][i].tolist() == [0] * (longest - length) + [1] * length
-        np.testing.assert_array_equal(batch["maps"][i], maps[row["map_row"]].astype(np.float32))
-    assert batch["maps"].dtype == torch.float32
-
-
-@pytest.mark.parametrize("counted", [None, 50])
-def test_the_short_loss_is_the_plain_loss_over_all_positions(rows, make_model, counted):
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(0)
-    model = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", **CONFIG["lora"]))
-    maps = np.random.default_rng(0).normal(size=(3, 36, 1280)).astype(np.float16)
-    batch = CachedVisionCollator(maps, pad=2)(rows)
-    tokens = model.get_base_model().model.multi_modal_projector(batch["maps"])
-    plain = model(
-        input_ids=batch["input_ids"],
-        attention_mask=batch["attention_mask"],
-        mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
-    ).logits
-    number = counted or int((batch["labels"] != -100).sum())
-    wanted = F.cross_entropy(plain[:, :-1].flatten(0, 1), batch["labels"][:, 1:].flatten(), reduction="sum") / number
-    trainer = SimpleNamespace(accelerator=SimpleNamespace(unwrap_model=lambda wrapped: wrapped))
-    loss, outputs = CachedVisionTrainer.compute_loss(
-        trainer, model, dict(batch), return_outputs=True, num_items_in_batch=counted
-    )
-    torch.testing.assert_close(loss, wanted, rtol=1e-5, atol=1e-6)
-    assert outputs.logits.shape[1] < plain.shape[1]
-    loss.backward()
-    projector = model.get_base_model().model.multi_modal_projector
-    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in projector.parameters())
-
-
 def test_cached_maps_give_the_logits_that_the_picture_itself_gives(items, processor, tools, make_model, tmp_path):
     model = make_model()
     maps = cached_maps(model, items, 2, tmp_path / "maps.npy")
     engine = TorchEngine(model, processor)
     one = next(one for one in make_instructions(items, 20, seed=9) if one.task == "classify")
-    inputs = engine.encode(one.messages[:1], np.array(Image.open(one.image)), tools)
-    first = torch.from_numpy(maps.array[[maps.row(one.image, 0)]].astype(np.float32))
+    inputs = engine.encode(one.messages[:1], np.array(Image.open(one.images[0])), tools)
+    first = torch.from_numpy(maps.array[[maps.row(one.images[0], 0)]].astype(np.float32))
     with torch.inference_mode():
         live = model(**inputs).logits
         tokens = model.model.multi_modal_projector(first)
@@ -194,6 +93,8 @@ def test_every_picture_has_its_own_maps_and_unlabelled_ones_a_single_view(items,
     monkeypatch.setattr(slidekick.rl.sft, "features", None)  # a second look reads the file
     np.testing.assert_array_equal(cached_maps(model, items, 3, tmp_path / "maps.npy").array, maps.array)
     assert [path.name for path in tmp_path.iterdir()] == ["maps.npy"]
+    with pytest.raises(InputError, match=r"maps.npy: 35 maps, not 25: .*train anew"):
+        cached_maps(model, items, 2, tmp_path / "maps.npy")
 
 
 def test_the_connector_moves_towards_the_labels_and_nothing_else_moves(items, processor, make_model):
@@ -241,7 +142,7 @@ def small_run(monkeypatch, random_tower, make_model, processor, labelled, tmp_pa
     path.write_text(yaml.safe_dump(CONFIG))
     loss = CachedVisionTrainer.compute_loss
 
-    def run(name: str, resume: bool = False, cut: int | None = None):
+    def run(name: str, resume: bool = False, cut: int | None = None, data=labelled):
         done = []
 
         def counted(self, *args, **kwargs):
@@ -252,7 +153,7 @@ def small_run(monkeypatch, random_tower, make_model, processor, labelled, tmp_pa
 
         with monkeypatch.context() as patched:
             patched.setattr(CachedVisionTrainer, "compute_loss", counted)
-            folder = train_sft(path, labelled, tmp_path / name, resume=resume)
+            folder = train_sft(path, data, tmp_path / name, resume=resume)
         return folder, len(done)
 
     return run
@@ -286,6 +187,36 @@ def test_a_run_gives_a_folder_that_loads_as_mini_and_says_what_the_trained_model
     with torch.inference_mode():
         assert not torch.allclose(model(**prompt).logits, untrained(**prompt).logits, atol=1e-3)
     assert not any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_texts_and_pairs_of_pictures_are_trained_on_too(small_run, rich, monkeypatch):
+    shown = []
+    collate = CachedVisionCollator.__call__
+
+    def noted(self, rows):
+        shown.extend(len(row["map_rows"]) for row in rows)
+        return collate(self, rows)
+
+    monkeypatch.setattr(CachedVisionCollator, "__call__", noted)
+    folder, steps = small_run("run", data=rich)
+    assert steps == 6
+    assert set(shown) == {0, 1, 2}
+    assert (folder / "adapter_model.safetensors").is_file()
+
+
+def test_a_set_that_is_held_back_reaches_no_stage(small_run, labelled, tmp_path, monkeypatch):
+    path = tmp_path / "config.yaml"
+    section = {**CONFIG["instructions"], "held_back": ["gbm40"]}
+    path.write_text(yaml.safe_dump({**CONFIG, "instructions": section}))
+    given = []
+    train_tower = slidekick.rl.sft.train_tower
+    monkeypatch.setattr(
+        slidekick.rl.sft, "train_tower", lambda items, *rest: (given.extend(items), train_tower(items, *rest))
+    )
+    small_run("run")
+    assert {item.set for item in given} == {"glas", "loose"}
+    rows = sum(2 if item.label else 1 for item in given)
+    assert len(np.load(tmp_path / "run" / "maps.npy", mmap_mode="r")) == rows
 
 
 def test_a_run_resumed_in_the_middle_ends_like_one_that_never_stopped(small_run, monkeypatch, tmp_path):

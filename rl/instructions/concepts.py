@@ -1,0 +1,109 @@
+"""The words of tool questions: every concept of the segmentor's card in all its phrasings, and words outside it.
+
+Known words are asked in the singular and the plural and call the tool with the concept's own name; words that the card
+does not know are copied into the call as they stand, and the tool answers that it does not know them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from slidekick.copilot.language import plural, singular
+from slidekick.grounding.segmentor import CARD, WEIGHTS
+from slidekick.grounding.vocabulary import Vocabulary
+from slidekick.rl.instructions.balance import one
+
+UNKNOWN = 0.3  # share of words outside the vocabulary: copying an argument is learnt from them
+SYNONYM = 0.5  # of the known words: other phrasings than the concept's own name
+# Nouns that are not counted: "How much stroma?", never "stromas".
+MASS = frozenset(
+    ("stroma", "tissue", "cytoplasm", "epithelium", "steatosis", "change", "malignancy", "cancer", "carcinoma", "fat")
+)
+ODD = frozenset({"nuclear", "all nuclei"})  # phrases of the card that no question can hold as a noun
+# Words outside the vocabulary, so that the argument is copied and not guessed.
+STRANGERS = (
+    "mitosis, parasite, granuloma, neuron, hair follicle, keratin pearl, apoptotic body, plasma cell, eosinophil, "
+    "giant cell, nerve, muscle fibre, bone spicule, megakaryocyte, adipocyte, tubule, psammoma body, cilium, fungus, "
+    "bacterium, worm, crystal, pigment, foreign body, tree, house, car, dog, cat, boat, flower, star, lymph node, "
+    "mast cell, goblet cell, islet, hepatocyte, podocyte, melanocyte, red blood cell, platelet, sinusoid, bile duct, "
+    "sebaceous gland, thrombus, cyst, abscess, osteoclast, chondrocyte, keratinocyte, basal cell, mesangial cell, "
+    "schistosome, amoeba, spore, asbestos body, calcification, ganglion cell, axon, villus, alveolus, bronchus, "
+    "follicle, fibroblast, endothelial cell, osteoid, necrosis, melanin, amyloid, sweat gland, tonsil, ulcer"
+)
+# Plurals that simple rules do not give, and spellings that they would mend.
+UNUSUAL = {
+    "cilium": "cilia", "fungus": "fungi", "bacterium": "bacteria", "thrombus": "thrombi", "alveolus": "alveoli",
+    "bronchus": "bronchi", "acinus": "acini", "tumour": "tumours", "tumor": "tumors", "leukocyte": "leukocytes",
+    "leucocyte": "leucocytes", "osteoid": "osteoid", "necrosis": "necrosis", "melanin": "melanin", "amyloid": "amyloid",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word as asked, singular and plural, and the argument that the tool is called with."""
+
+    one: str
+    many: str
+    argument: str
+    known: bool
+
+
+@cache
+def vocabulary() -> Vocabulary:
+    """The shipped segmentor's card."""
+    return Vocabulary.load(WEIGHTS / CARD)
+
+
+@cache
+def names() -> tuple[str, ...]:
+    """The known concepts, in order."""
+    return tuple(sorted(vocabulary().concepts))
+
+
+def is_region(concept: str) -> bool:
+    """Whether the tools measure the concept's area and do not count it. Unknown words are objects."""
+    known = vocabulary().concepts.get(concept)
+    return known is not None and known.kind == "region"
+
+
+@cache
+def phrasings(concept: str) -> tuple[Word, ...]:
+    """All that a known concept is called, its own name first, each once."""
+    phrases = [concept, *(phrase for phrase in vocabulary().concepts[concept].synonyms if phrase not in ODD)]
+    singulars = dict.fromkeys(_one_of(phrase) for phrase in phrases)
+    return tuple(Word(name, many_of(name), concept, True) for name in singulars)
+
+
+@cache
+def strangers() -> tuple[Word, ...]:
+    """Words that the card does not know."""
+    listed = [word.strip() for word in STRANGERS.split(",")]
+    return tuple(Word(word, many_of(word), word, False) for word in listed if vocabulary().find(word) is None)
+
+
+def many_of(name: str) -> str:
+    """The plural of a concept's name; what is not counted stays as it is."""
+    *head, last = name.split()
+    many = last if last in MASS or last.isdigit() else UNUSUAL.get(last) or plural(last)
+    return " ".join([*head, many])
+
+
+def draw_word(rng: np.random.Generator) -> Word:
+    """A word to ask about: a stranger, or any concept under its own name or another."""
+    if rng.random() < UNKNOWN:
+        return one(rng, strangers())
+    return draw_phrasing(rng, one(rng, names()))
+
+
+def draw_phrasing(rng: np.random.Generator, concept: str) -> Word:
+    """A known concept under its own name or another."""
+    own, *others = phrasings(concept)
+    return one(rng, others) if others and rng.random() < SYNONYM else own
+
+
+def _one_of(phrase: str) -> str:
+    *head, last = phrase.split()
+    return " ".join([*head, last if last in MASS or last in UNUSUAL else singular(last)])

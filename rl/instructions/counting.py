@@ -1,0 +1,47 @@
+"""How many? The `count` tool is called and its number repeated; of regions it gives the area."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slidekick.rl.instructions.balance import one
+from slidekick.rl.instructions.concepts import Word, draw_phrasing
+from slidekick.rl.instructions.lessons import ToolFamily, asked
+from slidekick.rl.instructions.sentences import count_sentence
+from slidekick.rl.instructions.stock import Stock
+from slidekick.rl.instructions.truth import COUNTED
+from slidekick.rl.instructions.turns import Instruction, conversation
+
+COUNT = (
+    "How many {many} are there?",
+    "Count the {many}.",
+    "How many {many} do you see?",
+    "How many {many}?",
+    "What is the number of {many}?",
+    "How many {many} does this picture hold?",
+    "Give the count of {many}.",
+)
+MARKED = 0.2  # share of pictures whose objects are all marked by points or boxes
+
+
+class Counting(ToolFamily):
+    """Questions for `count`, some about pictures whose objects are all marked."""
+
+    task = tool = "count"
+
+    def __init__(self, stock: Stock) -> None:
+        super().__init__(stock)
+        self.marked = [item for item in stock.items if item.set in COUNTED]
+
+    def make(self, rng: np.random.Generator) -> Instruction:
+        """A conversation about any picture."""
+        if not self.marked or rng.random() >= MARKED:
+            return super().make(rng)
+        item = one(rng, self.marked)
+        word = draw_phrasing(rng, COUNTED[item.set][0])
+        result = self.stock.result(rng, self.tool, item, word.argument)
+        return conversation(self.task, item.set, [item.image], self.exchange(rng, word, result))
+
+    def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
+        """How many; the number, or the area of a region."""
+        return asked(rng, COUNT, word), count_sentence(word.argument, result)

@@ -1,0 +1,29 @@
+"""How large, how much? The `measure` tool is called; number, area and diameter are repeated."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from slidekick.rl.instructions.concepts import Word
+from slidekick.rl.instructions.lessons import ToolFamily, asked
+from slidekick.rl.instructions.sentences import measure_sentence
+
+MEASURE = (
+    "Measure the {many}.",
+    "How large are the {many}?",
+    "What area does the {one} cover?",
+    "How much {one} is there?",
+    "How big is the {one}?",
+    "What share of the picture is {one}?",
+    "Give the size of the {many}.",
+)
+
+
+class Measuring(ToolFamily):
+    """Questions for `measure`."""
+
+    task = tool = "measure"
+
+    def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
+        """How large; number, area and diameter."""
+        return asked(rng, MEASURE, word), measure_sentence(word.argument, result)

@@ -1,0 +1,62 @@
+"""How people ask what a picture is: one wording of its own for every labelled set, and wordings for all."""
+
+from __future__ import annotations
+
+from slidekick.data.items import Item
+
+# The first wording of a set is the one that evaluation asks.
+QUESTIONS = {
+    "aml_cytomorphology": ("Which blood cell is this, in detail?", "Name this cell and its stage."),
+    "breakhis_400x": ("Which breast lesion is this?", "What is the diagnosis of this breast tissue?"),
+    "chula_rbc_crops": ("Which red blood cell shape is this?", "What is the shape of this red blood cell?"),
+    "crc_val_he": ("Which colorectal tissue is this?", "What tissue of the colon is this?"),
+    "ebhi_seg": ("Which colorectal lesion is this?", "What is the diagnosis of this colon biopsy?"),
+    "gbm40": ("Which brain tumour is this?", "What is the diagnosis of this brain tissue?"),
+    "glas": ("What is the grade of these glands?", "How are these colon glands graded?"),
+    "herlev_pap": ("Which cervical cell is this?", "What kind of cervical cell is this?"),
+    "kather2016_sample": ("Which tissue texture is this?", "Which colorectal texture class is this?"),
+    "lbc_pap": ("What is the Bethesda category of this smear?", "How is this cervical smear classified?"),
+    "lc25000_colon": ("What does this colon tissue show?", "Is this colon tissue benign or malignant?"),
+    "lc25000_lung": ("What does this lung tissue show?", "What is the diagnosis of this lung tissue?"),
+    "malaria_cells": ("Does this red blood cell hold a parasite?", "What is the state of this red blood cell?"),
+    "ocdc": ("What does this oral tumour show?",),
+    "oral_oscc": ("What does this oral tissue show?", "What is the diagnosis of this oral tissue?"),
+    "osteosarcoma": ("What does this bone tissue show?", "Is there viable tumour in this bone tissue?"),
+    "pbc_wbc_attributes": ("Which blood cell is this?", "What blood cell does the picture show?"),
+    "prostate_gleason": ("What is the Gleason pattern?", "Which Gleason pattern does this prostate show?"),
+    "wbc_zheng": ("Which white blood cell is this?", "What type of white blood cell is this?"),
+}
+GENERAL = (
+    "What does this picture show?",
+    "What is this?",
+    "What do you see?",
+    "What is shown here?",
+    "Name what you see.",
+)
+ORGAN = (
+    "Which organ is this?",
+    "Where in the body is this tissue from?",
+    "What organ is it?",
+    "From which organ is this tissue?",
+)
+STAIN = ("Which stain is this?", "How is this stained?", "What stain was used?", "Name the stain.")
+
+
+def question_for(item: Item) -> str:
+    """The wording that evaluation asks of a labelled item's set."""
+    return QUESTIONS[item.set][0] if item.set in QUESTIONS else GENERAL[0]
+
+
+def article(word: str) -> str:
+    """The word with a or an before it."""
+    return f"{'an' if word[0] in 'aeiouAEIOU' else 'a'} {word}"
+
+
+def short(name: str) -> str:
+    """An organ or stain without what stands in brackets after it: "blood (thin smear)" -> "blood"."""
+    return name.split(" (")[0]
+
+
+def capital(text: str) -> str:
+    """`text` with a capital letter at its head and the rest as it is."""
+    return text[:1].upper() + text[1:]
