@@ -1,4 +1,4 @@
-"""`slidekick train segmentor|unets|sft CONFIG --data DIR --out DIR`: train from a YAML; --resume takes it up again.
+"""`slidekick train segmentor|unets|sft|experts CONFIG --data DIR --out DIR`: train from a YAML; --resume goes on.
 `slidekick train instructions CONFIG --data DIR --card FILE.md` trains nothing: it tells what `sft` would be taught.
 
 Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "grounding/configs/unet.yaml",
         ),
         ("sft", "the generalist mini by supervised fine-tuning, such as rl/configs/mini.yaml"),
+        ("experts", "a mixture of LoRA experts on top of mini, such as rl/configs/experts.yaml"),
     ):
         kind = kinds.add_parser(what, help=summary, description=f"Train {summary}.")
         kind.add_argument("config", metavar="CONFIG", type=Path, help="YAML that names everything but the folders")
@@ -48,6 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         )
         if what == "unets":
             kind.add_argument("--minutes", type=float, metavar="M", help="for each set, in place of the YAML's")
+        if what == "experts":
+            kind.add_argument(
+                "--add", type=Path, metavar="DIR", help="go on from these experts: only the one they lack is taught"
+            )
         kind.add_argument("--json", action="store_true", help="print JSON in place of text")
     summary = "the data card of what `sft` is taught: counts, examples, rules, licences"
     card = kinds.add_parser("instructions", help=summary, description=f"Write {summary}.")
@@ -64,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
     train = {
         "segmentor": train_segmentor,
         "sft": train_generalist,
+        "experts": partial(train_mixture, add=getattr(args, "add", None)),
         "unets": partial(train_peers, minutes=getattr(args, "minutes", None)),
     }[args.what]
     if not args.config.is_file():
@@ -99,11 +105,26 @@ def train_peers(config: Path, data: Path, out: Path, resume: bool, minutes: floa
 
 def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:
     """Train mini; the adapter's folder and the last logged figures. InputError without the extra `train`."""
-    if missing := [name for name in SFT_NEEDS if find_spec(name) is None]:
-        raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
+    _check_extra()
     from slidekick.rl.sft import train_sft
 
-    folder = train_sft(config, data, out, resume=resume)
+    return _logged(train_sft(config, data, out, resume=resume), out)
+
+
+def train_mixture(config: Path, data: Path, out: Path, resume: bool, add: Path | None) -> dict:
+    """Train experts and their router; their folder and the last logged figures. InputError as `train_generalist`."""
+    _check_extra()
+    from slidekick.rl.mixture import train_experts
+
+    return _logged(train_experts(config, data, out, resume=resume, add=add), out)
+
+
+def _check_extra() -> None:
+    if missing := [name for name in SFT_NEEDS if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
+
+
+def _logged(folder: Path, out: Path) -> dict:
     log = json.loads((out / "log.json").read_text())
     return {"weights": str(folder), "log": log[-1] if log else {}}
 

@@ -29,7 +29,7 @@ from slidekick.copilot.mini import WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_maps, encoded
+from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_maps, token_rows
 
 SECTIONS = ("experts", "losses", "views", "instructions", "sft")
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
@@ -140,7 +140,7 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
     out.mkdir(parents=True, exist_ok=True)
     maps = cached_maps(model, material.items, config["views"], out / "maps.npy")
     made = make_instructions(material.items, lessons.count, lessons.seed, lessons.shares, material.texts)
-    rows = encoded(made, processor, maps, lessons.seed)
+    rows = token_rows(made, processor, maps, lessons.seed)
     for row, one in zip(rows, made, strict=True):
         row["question"] = question_ids(one.messages, processor.tokenizer)
     trainer = _trainer(model, processor, experts, rows, maps, config, out)
