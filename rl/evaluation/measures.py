@@ -223,6 +223,10 @@ def _count(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Me
     relative = np.array([scores.relative_error(row["said"], t) for row, t in zip(rows, truth, strict=True)])
     unread = np.array([row["said"] is None for row in rows], float)
     found = {"mae": _mean(asked, errors), "relative_error": _mean(asked, relative)}
+    sets = np.array([row["set"] for row in rows])
+    found |= {
+        f"relative_error.{name}": _mean(asked[sets[asked] == name], relative) for name in sorted(set(sets[asked]))
+    }
     return found | {"exact": _mean(asked, _column(rows, "right")), "unparsable": _mean(asked, unread)}
 
 
