@@ -43,7 +43,11 @@ class Turn:
 
 
 class Engine(Protocol):
-    """What the copilot needs of a model. history: how many earlier answers it may be shown before a question."""
+    """What the copilot needs of a model. history: how many earlier answers it may be shown before a question.
+
+    An engine may also have `turns` (several first turns at once) and `options` (given answers weighed), as
+    `TorchEngine` has; evaluation uses them where they are.
+    """
 
     name: str
     history: int
