@@ -20,6 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from slidekick.copilot.copilot import Copilot, find_masks
+from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import opens_call
 from slidekick.copilot.mini import weights_hash
 from slidekick.data.errors import InputError, OutputError
@@ -170,6 +171,7 @@ class Asker:
             else:
                 called = bool(opens_call(turn.text))
                 rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
+                rows[i]["supported"] = _supported(check_text(turn.text, (), ())[0]) if asks[i].tools else None
             rows[i]["logits"] = logits
         return rows
 
@@ -192,9 +194,13 @@ class Asker:
     def _answered(self, ask: Ask, roi: Roi) -> dict:
         """The copilot's whole answer, tools and all."""
         answer = self.copilot.ask(roi, ask.words)
-        backed = [claim.supported for claim in answer.claims]
         row = _row(answer.text, answer.confidence, tool=bool(answer.steps), boxes=_found_boxes(answer, roi))
-        return row | {"supported": float(np.mean(backed)) if backed else None}
+        return row | {"supported": _supported(answer.claims)}
+
+
+def _supported(claims: Sequence) -> float | None:
+    """Share of the sentences that trace to evidence or are readings of the picture; None where nothing was said."""
+    return float(np.mean([claim.supported for claim in claims])) if claims else None
 
 
 def _messages(words: str) -> list[dict]:

@@ -30,7 +30,7 @@ def load_run(place: Path) -> list[dict]:
     if not file.is_file():
         raise InputError(f"{file}: no such file; give a folder that `slidekick evaluate ... --out` wrote")
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
         try:
             row = json.loads(line)
             if missing := [key for key in NEEDED if key not in row]:

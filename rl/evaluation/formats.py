@@ -51,7 +51,7 @@ def read_questions(place: Path, family: str, split: str, sets: Sequence[str] | N
 def _from_lines(file: Path, family: str, split: str) -> Iterator[Question]:
     folder = file.resolve().parent
     name = folder.name if file.name == "items.jsonl" else file.stem
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
         if not line.strip():
             continue
         with _telling(f"{file}:{number}"):
@@ -110,7 +110,7 @@ def _rows(file: Path) -> list[dict]:
         rows = (
             json.loads(text)
             if file.suffix.lower() == ".json"
-            else [json.loads(r) for r in text.splitlines() if r.strip()]
+            else [json.loads(r) for r in text.split("\n") if r.strip()]
         )
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ValueError("holds no rows")

@@ -106,6 +106,12 @@ def test_a_call_is_carried_out_only_where_tools_are_wanted(fake, pictures):
     assert without["answer"].startswith("<tool_call>")
 
 
+def test_a_number_that_nobody_measured_is_not_supported(fake, pictures):
+    copilot = fake(lambda words, _: "There are 12 nuclei." if words == "a" else "Benign gland.")
+    rows = Asker(copilot).ask([Ask(words, pictures[0], tools=True) for words in "ab"], "")
+    assert [row["supported"] for row in rows] == [0, 1]
+
+
 def test_an_engine_without_batches_is_asked_one_by_one(fake, pictures):
     copilot = fake(lambda words, pixels: f"{pixels.mean():.0f}")
     copilot.engine = SimpleNamespace(name="plain", say=copilot.engine.say)

@@ -33,10 +33,10 @@ def lines(tmp_path):
     folder.mkdir()
     (folder / "p.png").write_bytes(png())
     rows = [{"id": "1", "question": "Is it?", "answer": "yes", "image": "p.png", "group": "g", "split": "test"},
-            {"id": "2", "question": "What?", "answer": "a gland", "split": "val"},
+            {"id": "2", "question": "What?", "answer": "a\u2028gland", "split": "val"},
             {"id": "3", "question": "Which?", "answer": "B", "options": ["gland", "stroma"]},
             {"id": "4", "report": "Gland, benign.", "split": "test"}]  # fmt: skip
-    (folder / "items.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (folder / "items.jsonl").write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows))
     return folder
 
 
