@@ -2,7 +2,8 @@
 
 Both classifiers see the mean of a frozen tower's map: the model's own where it is mini's kind, else mini's. The probe
 is a logistic regression per set; the fine-tuned head is a softmax layer per set trained by SGD on augmented views of
-the same pictures, as the tower's own heads were. Settings were set beforehand, not tuned on a test.
+the same pictures, as the tower's own heads were. The probe's setting was set beforehand; the head's was the best of 27
+on val (0.63 to 0.66 among them), so that it is no straw man.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from slidekick.rl.scores import commonest
 
 STRENGTH = 0.01  # C of the logistic regression on standardised features
 VIEWS = 2  # augmented views of each training picture beside the picture itself
-EPOCHS, BATCH, RATE, MOMENTUM, DECAY, SMOOTHING = 60, 64, 0.02, 0.9, 1e-3, 0.1  # of the head's SGD; cosine rate
+STEPS, BATCH, RATE, MOMENTUM, DECAY = 100, 64, 0.02, 0.9, 0.03  # of the head's SGD, its rate falling as a cosine
 AT_ONCE = 32  # pictures through the tower
 
 
@@ -152,13 +153,12 @@ def head(known: np.ndarray, labels: Sequence[str], unseen: np.ndarray, seed: int
     layer = torch.nn.Linear(rows.shape[1], len(names))
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
-    steps = EPOCHS * max(1, len(rows) // BATCH)
     optimizer = torch.optim.SGD(layer.parameters(), lr=RATE, momentum=MOMENTUM, weight_decay=DECAY)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
-    for _ in range(steps):
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    for _ in range(STEPS):
         picks = torch.multinomial(shares, BATCH, replacement=True, generator=generator)
         optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(layer(rows[picks]), target[picks], label_smoothing=SMOOTHING).backward()
+        F.cross_entropy(layer(rows[picks]), target[picks]).backward()
         optimizer.step()
         schedule.step()
     with torch.inference_mode():
