@@ -18,7 +18,7 @@ from slidekick.data.errors import OutputError
 from slidekick.data.files import cache_dir, check_writable
 
 IMPORTED = ("numpy", "PIL", "openslide", "torch", "torchvision", "transformers", "peft", "segment_anything")
-OPTIONAL = {"trl": "train", "gradio": "chat"}  # package -> the extra that brings it
+OPTIONAL = {"trl": "train", "gradio": "chat", "openai": "endpoint"}  # package -> the extra that brings it
 BASE_NEEDS_GB = 1.0  # fetched and converted base weights of mini take 0.65 GB
 
 

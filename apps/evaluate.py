@@ -1,7 +1,7 @@
-"""`slidekick evaluate answers|grounding DATA`: figures on held-out items, with intervals, as table or JSON.
+"""`slidekick evaluate WHAT DATA`: figures on held-out items with intervals, as table, JSON, files and a page.
 
-answers: the copilot's words beside logistic regression on the same features. grounding: the segmentor's masks, objects
-and "not found". DATA is a folder of sets with items.jsonl files. Figures, samples and pictures go to --out.
+classify, vqa, detect, count, report: the generalist's answers (docs/evaluation.md). grounding: the segmentor's masks,
+objects and "not found". compare: two runs of the generalist side by side. DATA is a folder of sets, a set, or a file.
 """
 
 from __future__ import annotations
@@ -11,47 +11,169 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
 
 SCHEMA = "slidekick.evaluate/1"
 RECORDED = "unets.json"  # beside the weights: Dice of each set's own U-Net on the test split
+JOURNAL = "answers.jsonl"  # in --out: what was answered so far
+GENERALIST = {
+    "classify": "labels of pictures, beside simple classifiers and a blank picture",
+    "vqa": "questions that came with the data: JSON lines, lmms-eval task YAML, VLMEvalKit TSV",
+    "detect": "boxes",
+    "count": "numbers of objects",
+    "report": "reports and captions, word by word",
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `slidekick evaluate`."""
-    parser.add_argument("what", choices=("answers", "grounding"), help="the copilot's words, or the segmentor's masks")
+    what = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    for name, summary in GENERALIST.items():
+        _add_generalist(what.add_parser(name, help=summary, description=f"{summary.capitalize()}."), name)
+    _add_grounding(what.add_parser("grounding", help="the segmentor's masks, objects and “not found”"))
+    side = what.add_parser("compare", help="two runs of the generalist, figure by figure")
+    for run in ("run_a", "run_b"):
+        side.add_argument(run, type=Path, metavar=run.upper(), help="a folder that --out wrote, or its samples.jsonl")
+    side.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
+
+def _add_generalist(parser: argparse.ArgumentParser, name: str) -> None:
+    _add_data(parser)
+    add_model(parser)
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N questions, the same ones each time")
+    parser.add_argument("--text-only", action="store_true", help="ask everything with a blank picture")
+    parser.add_argument("--tsv", type=Path, metavar="FILE", help="write the answers as a VLMEvalKit table too")
+    if name == "classify":
+        parser.add_argument("--perturb", action="store_true", help="ask a sample turned, compressed and restained too")
+        parser.add_argument(
+            "--risk", type=float, default=0.1, help="share wrong that coverage is told for (default 0.1)"
+        )
+        parser.add_argument(
+            "--calibrate", action="store_true", help="first fit the confidence on val, into the model's folder"
+        )
+    _add_out(parser, "figures.json, samples.jsonl and a page; an interrupted run takes up there")
+
+
+def _add_grounding(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--model", metavar="DIR", help="a segmentor of your own (default: ours)")
+    parser.add_argument("--clicks", action="store_true", help="count the clicks to a Dice of 0.85 (minutes)")
+    parser.add_argument("--unets", type=Path, metavar="DIR", help="run these U-Nets beside it (`train unets`)")
+    _add_out(parser, "figures.json, samples.jsonl and pictures")
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder of sets, one set, or an items.jsonl")
+    place.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder of sets, one set, or a file of items")
     place.add_argument("--items", type=Path, metavar="DATA", help="the same, by name")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="which items (default: test)")
     parser.add_argument("--set", action="append", dest="sets", metavar="NAME", help="only this set; may be repeated")
-    parser.add_argument("--model", metavar="NAME", help="generalist or segmentor folder (default: ours)")
-    parser.add_argument("--clicks", action="store_true", help="grounding: count the clicks to a Dice of 0.85 (minutes)")
-    parser.add_argument(
-        "--unets", type=Path, metavar="DIR", help="grounding: run these U-Nets beside it (`train unets`)"
-    )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder for figures.json, samples.jsonl and pictures")
+
+
+def _add_out(parser: argparse.ArgumentParser, writes: str) -> None:
+    parser.add_argument("--out", type=Path, metavar="DIR", help=f"folder for {writes}")
     parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print, and write where asked."""
+    if args.what == "compare":
+        return _compare(args)
     args.data = args.items or args.data
     if args.out:
         check_writable(args.out)
-    result = _answers(args) if args.what == "answers" else _grounding(args)
-    rows = result.pop("rows")
-    result = {"schema": SCHEMA, "what": args.what, **result}
+    summary, rows = _grounding(args) if args.what == "grounding" else _generalist(args)
     if args.out:
-        write_atomic(args.out / "figures.json", json.dumps(result, indent=1))
+        write_atomic(args.out / "figures.json", json.dumps(summary, indent=1))
         write_atomic(args.out / "samples.jsonl", "".join(json.dumps(row, default=_plain) + "\n" for row in rows))
-    print(json.dumps(result, indent=1) if args.json else _table(args.what, result))
+    table = _grounding_table if args.what == "grounding" else _metrics_table
+    print(json.dumps(summary, indent=1) if args.json else table(summary))
     return 0
 
 
 def _plain(value):
     return value.tolist()
+
+
+# ---- the generalist
+
+
+def _generalist(args: argparse.Namespace) -> tuple[dict, list[dict]]:
+    wanted = (["sklearn"] if args.what == "classify" else []) + (["matplotlib"] if args.out else [])
+    if missing := [name for name in wanted if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
+    if args.limit is not None and args.limit < 1:
+        raise InputError(f"--limit {args.limit} leaves nothing to ask; give 1 or more")
+    if not 0 <= getattr(args, "risk", 0) < 1:
+        raise InputError(f"--risk {args.risk} is no share; give a number from 0 to below 1, such as 0.1")
+    copilot = load_copilot(args.model, args.segmentor)
+    from slidekick.rl.evaluation.run import Plan, evaluate
+
+    own = {key: getattr(args, key) for key in ("risk", "perturb") if hasattr(args, key)}
+    sets = tuple(args.sets) if args.sets else None
+    plan = Plan(args.what, args.data, args.split, sets, args.limit, text_only=args.text_only, **own)
+    journal = args.out / JOURNAL if args.out else None
+    if getattr(args, "calibrate", False):
+        _calibrate(args, copilot, plan, journal)
+    result = evaluate(copilot, plan, journal)
+    if args.out:
+        from slidekick.rl.evaluation.page import to_html
+
+        page = write_atomic(args.out / "evaluation.html", to_html(result.summary, result.rows, result.questions))
+        tell(f"wrote {page}")
+    if args.tsv:
+        from slidekick.rl.evaluation.formats import to_tsv
+
+        pictures = {name: one.picture for name, one in result.questions.items()}
+        tell(f"wrote {write_atomic(args.tsv, to_tsv(result.rows, pictures, args.tsv.resolve().parent))}")
+    return result.summary, result.rows
+
+
+def _calibrate(args: argparse.Namespace, copilot, plan, journal: Path | None) -> None:
+    """Fit on val, keep it in the model's folder, and go on with it."""
+    from slidekick.copilot.mini import WEIGHTS
+    from slidekick.rl.evaluation.run import calibrate
+
+    folder = WEIGHTS if args.model == "mini" else Path(args.model)
+    if not folder.is_dir():
+        raise InputError(f"{args.model}: a confidence is kept in the model's folder; give a model that lies in one")
+    check_writable(folder)
+    copilot.confidence = calibrate(copilot, plan, journal)
+    tell(f"wrote {copilot.confidence.save(folder)}: temperature {copilot.confidence.temperature:.3f}")
+
+
+def _metrics_table(summary: dict) -> str:
+    from slidekick.rl.evaluation.page import figures_of
+
+    lines = [f"{name:40}{_cell(one):>32}" for name, one in figures_of(summary["metrics"]).items()]
+    if summary["without_picture"]:
+        lines.append(f"{summary['without_picture']} questions were asked with a blank picture")
+    lines += summary["warnings"]
+    lines.append(f"held-out items that also occur in training: {len(summary['leaks'])}")
+    lines.append(f"{summary['model']}; {summary['split']} split; read by {summary['parser']}; {summary['seconds']} s")
+    lines.append("95 % bootstrap intervals over patients or sources. Research use only.")
+    return "\n".join(lines)
+
+
+def _compare(args: argparse.Namespace) -> int:
+    from slidekick.rl.evaluation.comparison import compare
+
+    result = compare(args.run_a, args.run_b)
+    if args.json:
+        print(json.dumps(result, indent=1))
+        return 0
+    a, b = result["runs"]
+    print(f"{'':36}{a[:12]:>12}{b[:12]:>12}{'difference':>26}")
+    for name, one in result["figures"].items():
+        cells = [f"{'–' if one[key] is None else format(one[key], '.3f'):>12}" for key in ("a", "b")]
+        print(f"{name:36}{''.join(cells)}{_cell(one['difference']):>26}")
+    print(f"{result['common']} common questions; paired 95 % bootstrap intervals. Research use only.")
+    return 0
+
+
+# ---- the segmentor
 
 
 def _versions() -> dict[str, str]:
@@ -60,17 +182,7 @@ def _versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("slidekick", "torch", "openvino")}
 
 
-def _answers(args: argparse.Namespace) -> dict:
-    if find_spec("sklearn") is None:
-        raise InputError("scikit-learn is not installed; pip install 'slidekick[train]' brings it")
-    from slidekick.apps.loading import load_copilot
-    from slidekick.rl.evaluate import evaluate_answers
-
-    copilot = load_copilot(args.model or "mini")
-    return evaluate_answers(copilot, args.data, args.split, args.sets) | {"versions": copilot.versions}
-
-
-def _grounding(args: argparse.Namespace) -> dict:
+def _grounding(args: argparse.Namespace) -> tuple[dict, list[dict]]:
     from slidekick.data.items import load_items
     from slidekick.grounding import Segmentor
     from slidekick.grounding.evaluate import evaluate_grounding
@@ -90,7 +202,9 @@ def _grounding(args: argparse.Namespace) -> dict:
     result = evaluate_grounding(segmentor, items, clicks=args.clicks, peers=peers)
     if args.out:
         _pictures(args.out, segmentor, items, result)
-    return {"split": args.split, "unet_source": source, "peers": peers, **result, "versions": _versions()}
+    rows = result.pop("rows")
+    told = {"schema": SCHEMA, "what": "grounding", "split": args.split, "unet_source": source, "peers": peers}
+    return told | result | {"versions": _versions()}, rows
 
 
 def _peers(args: argparse.Namespace, segmentor, items: list) -> dict:
@@ -118,29 +232,17 @@ def _pictures(out: Path, segmentor, items, result: dict) -> None:
         write_atomic(out / f"reliability-{name}.png", reliability_png(table, title=f"Reliability, {name}"))
 
 
-def _table(what: str, result: dict) -> str:
-    columns = {
-        "answers": {"copilot": "copilot", "probe": "regression", "commonest": "commonest"},
-        "grounding": {"dice": "Dice", "absent_not_found": "absent: not found", "aji": "AJI", "pq": "PQ"},
-    }[what]
+def _grounding_table(result: dict) -> str:
+    columns = {"dice": "Dice", "absent_not_found": "absent: not found", "aji": "AJI", "pq": "PQ"}
     lines = [f"{'':34}" + "".join(f"{title:>27}" for title in columns.values())]
     for name, figures in result["figures"].items():
         lines.append(f"{name:34}" + "".join(f"{_cell(figures[key]):>27}" for key in columns))
     for name, figures in result.get("apart", {}).items():
         if name != "all":
             lines.append(f"{name + ' (set apart)':34}" + "".join(f"{_cell(figures[key]):>27}" for key in columns))
-    if what == "answers":
-        means = result["mean_over_sets"]
-        cells = [_cell(means[key]) for key in ("right", "probe_right", "common_right")]
-        lines.append(f"{'mean over sets':34}" + "".join(f"{cell:>27}" for cell in cells))
-        leaked = len(result["leaks"])
-        lines.append(
-            f"answers outside the set's labels: {result['outside']:.1%}; held-out pictures seen in training: {leaked}"
-        )
-    else:
-        lines += [f"{name:34}{_cell(figure):>27}" for name, figure in result["headline"].items()]
-        if (lead := result["metrics"]["dice_mean_minus_unet"]) is not None:
-            lines.append(f"{'mean Dice less the sets’ U-Nets':34}{lead:>+27.3f}   ({result['unet_source']})")
+    lines += [f"{name:34}{_cell(figure):>27}" for name, figure in result["headline"].items()]
+    if (lead := result["metrics"]["dice_mean_minus_unet"]) is not None:
+        lines.append(f"{'mean Dice less the sets’ U-Nets':34}{lead:>+27.3f}   ({result['unet_source']})")
     lines.append(f"{result['split']} split; 95 % bootstrap intervals. Research use only.")
     return "\n".join(lines)
 

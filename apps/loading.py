@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def load_copilot(model: str, segmentor: Path | None = None):
-    """The copilot over `model` ("mini", a folder or a hub id) and a segmentor (ours where None).
+    """The copilot over `model` ("mini", a folder, a hub id or http://host/v1#model) and a segmentor (ours where None).
 
     Raises InputError, SourceError or OutputError, see `Copilot.from_pretrained`.
     """
@@ -39,7 +39,10 @@ def silence() -> None:
 def add_model(parser) -> None:
     """--model and --segmentor."""
     parser.add_argument(
-        "--model", default="mini", metavar="NAME", help="mini, a folder or a hub id of a vision-language model"
+        "--model",
+        default="mini",
+        metavar="NAME",
+        help="mini, a folder or hub id of a vision-language model, or an OpenAI-compatible http://host/v1#model",
     )
     parser.add_argument("--segmentor", type=Path, metavar="DIR", help="a segmentor of your own (default: ours)")
 

@@ -19,8 +19,11 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.copilot.answer import Answer, Evidence, Step, check_question
+from slidekick.copilot.confidence import Confidence, load_confidence
+from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
 from slidekick.copilot.engine import Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
+from slidekick.copilot.experts import EXPERTS, load_experts
 from slidekick.copilot.grammar import CallError, ToolCall, opens_call, parse_turn
 from slidekick.copilot.tools import Outcome, Toolbox, tool_schemas
 from slidekick.data.errors import InputError
@@ -50,35 +53,42 @@ class Copilot:
     """A generalist with instruments.
 
     engine: writes turns (see engine.py). segmentor: finds concepts (see `slidekick.grounding.Segmentor`).
-    weights: hash of the generalist's trained weights, for `Answer.versions`.
+    weights: hash of the generalist's trained weights, for `Answer.versions`. confidence: how sure it is among
+    given options, where that was fitted (`slidekick evaluate classify --calibrate`).
     """
 
-    def __init__(self, engine: Engine, segmentor, weights: str = "") -> None:
-        self.engine, self.segmentor, self.weights = engine, segmentor, weights
+    def __init__(self, engine: Engine, segmentor, weights: str = "", confidence: Confidence | None = None) -> None:
+        self.engine, self.segmentor, self.weights, self.confidence = engine, segmentor, weights, confidence
 
     @classmethod
     def from_pretrained(cls, name: str = "mini", segmentor=None) -> Copilot:
         """The copilot over a named model.
 
-        name: "mini", a folder, or a hub id of an image-text-to-text model. segmentor: the one shipped with
+        name: "mini", a folder, a hub id of an image-text-to-text model, or an OpenAI-compatible server as
+        "http://host/v1#model". segmentor: the one shipped with
         Slidekick where None. Raises InputError for a name that is no model, SourceError when base weights
         cannot be fetched.
         """
         from slidekick.copilot import mini
 
-        model, processor = mini.load_generalist(name)
         if segmentor is None:
             from slidekick.grounding import Segmentor
 
             segmentor = Segmentor.from_pretrained()
+        if is_endpoint(name):
+            return cls(EndpointEngine(name), segmentor)
+        model, processor = mini.load_generalist(name)
         folder = mini.WEIGHTS if name == "mini" else Path(name)
         shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
         if (folder / "adapter_config.json").is_file():
             # Nearly all that we train on are single questions, so earlier turns would be new to it.
-            engine = TorchEngine(model, processor, shown, history=0)
-            return cls(engine, segmentor, mini.weights_hash(folder))
+            experts = load_experts(model, folder / EXPERTS) if (folder / EXPERTS).is_dir() else None
+            engine = TorchEngine(model, processor, shown, history=0, experts=experts)
+            weights = mini.weights_hash(folder)
+            return cls(engine, segmentor, weights, load_confidence(folder, weights))
         commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
-        return cls(TorchEngine(model, processor, shown), segmentor, commit)
+        confidence = load_confidence(folder, commit) if folder.is_dir() else None
+        return cls(TorchEngine(model, processor, shown), segmentor, commit, confidence)
 
     def ask(self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None) -> Answer:
         """Answer one question about one picture.

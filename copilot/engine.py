@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
 from slidekick.copilot.grammar import TurnGrammar
+from slidekick.copilot.options import token_ids, weigh, write
 from slidekick.data.errors import InputError
 
 # The longest call the grammar admits is 265 tokens (48 letters of four bytes, a token each, and the JSON
@@ -45,7 +46,11 @@ class Turn:
 
 
 class Engine(Protocol):
-    """What the copilot needs of a model. history: how many earlier answers it may be shown before a question."""
+    """What the copilot needs of a model. history: how many earlier answers it may be shown before a question.
+
+    An engine may also have `turns` (several first turns at once) and `options` (given answers weighed), as
+    `TorchEngine` has; evaluation uses them where they are.
+    """
 
     name: str
     history: int
@@ -95,6 +100,26 @@ class TorchEngine:
             with self._speaking(messages, inputs) as gates:
                 for piece in self._decode(inputs, self._grammar(tools).processor(calls=calls)):
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
+
+    def turns(self, asked: Sequence[tuple[Sequence[dict], np.ndarray]], tools: Sequence[dict]) -> list[Turn]:
+        """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed."""
+        with self._busy:
+            prompts = [self.encode(messages, image, tools) for messages, image in asked]
+            grammar = self._grammar(tools)
+            written = write(self, prompts, [grammar.processor() for _ in prompts], self.max_new_tokens)
+        return [Turn(*one) for one in written]
+
+    def options(
+        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], options: Sequence[str]
+    ) -> np.ndarray:
+        """float64 (N,): log-probability that the whole turn is each of `options`, its end token included.
+
+        Texts are weighed as the model would write them, without the grammar. Raises InputError where an option is
+        empty, or there is none.
+        """
+        ids = token_ids(self.processor.tokenizer, options)
+        with self._busy:
+            return weigh(self.model, self.encode(messages, image, tools), ids, self.end_tokens)
 
     def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
         """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels."""
@@ -180,17 +205,18 @@ class TorchEngine:
             if ended:
                 continue
             ids.append(item)
-            text = self._text(ids)
+            text = self.text_of(ids)
             # "\ufffd" at the end: a character whose other bytes are still to come
             if text.startswith(told) and not text.endswith("\ufffd") and text != told:
                 yield text[len(told) :]
                 told = text
-        text = self._text(ids).rstrip("\ufffd")
+        text = self.text_of(ids).rstrip("\ufffd")
         if text.startswith(told) and text != told:
             yield text[len(told) :]
         yield Turn(text.strip(), probabilities.mean(), complete=ended)
 
-    def _text(self, ids: list[int]) -> str:
+    def text_of(self, ids: list[int]) -> str:
+        """Token ids as text, special tokens spelt out."""
         return self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 

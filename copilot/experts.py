@@ -25,6 +25,7 @@ from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 
 ROUTER, ABOUT, WEIGHTS = "router.safetensors", "experts.json", "adapter_model.safetensors"
+EXPERTS = "experts"  # folder beside an adapter
 PREFIX = "base_model.model."  # PEFT's, before a module's name
 
 

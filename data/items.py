@@ -60,11 +60,12 @@ def load_items(root: str | os.PathLike, sets: Iterable[str] | None = None, split
     """
     if split is not None and split not in SPLITS:
         raise InputError(f"split {split!r} is unknown; use one of {', '.join(SPLITS)}")
-    files = _item_files(Path(root), None if sets is None else list(sets))
+    files = item_files(Path(root), None if sets is None else list(sets))
     return [item for file in files for item in _read(file) if split is None or item.split == split]
 
 
-def _item_files(root: Path, sets: list[str] | None) -> list[Path]:
+def item_files(root: Path, sets: list[str] | None) -> list[Path]:
+    """The items.jsonl files of `load_items`' places, in name order. Raises InputError as it does."""
     if root.is_file():
         files = [root]
     elif (root / FILE_NAME).is_file():

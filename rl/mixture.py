@@ -17,6 +17,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from trl import SFTConfig, SFTTrainer
 
 from slidekick.copilot.experts import (
+    EXPERTS,
     ExpertPlan,
     Experts,
     balance_loss,
@@ -33,7 +34,6 @@ from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_map
 
 SECTIONS = ("experts", "losses", "views", "instructions", "sft")
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
-EXPERTS = "experts"  # folder of the result
 
 
 def load_config(path: Path) -> dict:

@@ -5,8 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import slidekick.apps.evaluate
 import slidekick.grounding.segmentor
 from slidekick.apps.cli import main
+from slidekick.copilot import Copilot
+from slidekick.copilot.engine import Turn
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
@@ -102,3 +105,82 @@ def _nothing():
     from contextlib import nullcontext
 
     return nullcontext()
+
+
+class Says:
+    """An engine that says one thing to everything."""
+
+    name, history = "says", 0
+
+    def __init__(self, line: str) -> None:
+        self.line = line
+
+    def turn(self, messages, image, tools, *, calls=True):
+        yield self.line
+        yield Turn(self.line, 0.9)
+
+
+@pytest.fixture
+def questions(tmp_path):
+    folder = tmp_path / "questions"
+    folder.mkdir()
+    Image.new("RGB", (8, 8)).save(folder / "p.png")
+    rows = [
+        {"id": str(i), "question": "Is it?", "answer": a, "image": "p.png"} for i, a in enumerate(("yes", "no", "no"))
+    ]
+    (folder / "items.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+@pytest.fixture
+def says(monkeypatch):
+    """Makes the command line's copilot say one thing."""
+
+    def make(line):
+        monkeypatch.setattr(slidekick.apps.evaluate, "load_copilot", lambda *_: Copilot(Says(line), Bright()))
+
+    return make
+
+
+def test_answers_are_scored_written_and_compared(says, questions, tmp_path, capsys):
+    for name, line in (("a", "Yes."), ("b", "No, it is not.")):
+        says(line)
+        command = ["evaluate", "vqa", str(questions), "--out", str(tmp_path / name), "--tsv", str(tmp_path / "t.tsv")]
+        assert main([*command, "--json"]) == 0
+        printed = json.loads(capsys.readouterr().out)
+        assert printed == json.loads((tmp_path / name / "figures.json").read_text())
+        assert printed["metrics"]["accuracy"] == pytest.approx(1 / 3 if name == "a" else 2 / 3, abs=1e-4)
+        assert printed["metrics"]["accuracy_n"] == 3
+    written = {path.name for path in (tmp_path / "a").iterdir()}
+    assert written == {"figures.json", "samples.jsonl", "answers.jsonl", "evaluation.html"}
+    assert "No, it is not." in (tmp_path / "t.tsv").read_text()
+    assert main(["evaluate", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["accuracy"] == pytest.approx(1 / 3, abs=1e-4)
+    assert main(["evaluate", "compare", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
+    assert "Research use only" in capsys.readouterr().out
+
+
+def test_a_table_says_what_it_is_of(says, questions, capsys):
+    says("yes")
+    assert main(["evaluate", "vqa", "--items", str(questions), "--text-only"]) == 0
+    told = capsys.readouterr().out
+    assert "accuracy" in told
+    assert "3 questions were asked with a blank picture" in told
+    assert "Research use only" in told
+
+
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [(["classify"], "nothing to ask for classify"), (["vqa", "--limit", "0"], "--limit 0"),
+     (["classify", "--risk", "2"], "--risk 2"), (["detect"], "nothing to ask for detect"),
+     (["classify", "--calibrate", "--model", "http://host/v1#m"], "lies in one")],
+)  # fmt: skip
+def test_what_cannot_be_asked_is_told(says, cells, command, told, capsys):
+    says("yes")
+    assert main(["evaluate", command[0], str(cells), *command[1:]]) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_runs_that_are_not_there_are_told(tmp_path, capsys):
+    assert main(["evaluate", "compare", str(tmp_path), str(tmp_path)]) == 2
+    assert "samples.jsonl" in capsys.readouterr().err

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from slidekick.copilot.answer import MAX_QUESTION, check_question
+from slidekick.copilot.confidence import Confidence
 from slidekick.copilot.copilot import MAX_STEPS, Copilot, Event, find_masks, short_answer
 from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.grammar import ToolCall
@@ -210,6 +211,13 @@ def test_a_model_from_a_folder_is_named_without_its_path(tiny, segmentor, tmp_pa
     folder = tmp_path / "mine"
     folder.mkdir()
     assert Copilot.from_pretrained(str(folder), segmentor).versions["model"] == "mine"
+
+
+def test_a_confidence_fitted_for_a_folder_is_taken_up(tiny, segmentor, tmp_path, monkeypatch):
+    monkeypatch.setattr("slidekick.copilot.mini.load_generalist", lambda name: tiny)
+    assert Copilot.from_pretrained(str(tmp_path), segmentor).confidence is None
+    Confidence(temperature=1.5, n=9).save(tmp_path)
+    assert Copilot.from_pretrained(str(tmp_path), segmentor).confidence == Confidence(temperature=1.5, n=9)
 
 
 def test_a_random_model_under_the_grammar_always_gives_an_answer(tiny, segmentor, roi):

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidekick.data.statistics import balanced_accuracy, bootstrap, bootstrap_figure, mean_figure
+from slidekick.data.statistics import balanced_accuracy, bootstrap, bootstrap_figure, clustered, draws, mean_figure
 
 VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
@@ -112,3 +112,33 @@ def test_a_statistic_without_a_value_leaves_the_interval_to_the_other_draws():
 def test_a_group_must_be_given_for_every_row():
     with pytest.raises(ValueError, match="3 groups for 4 rows"):
         bootstrap_figure(COUNTS, share, groups=["a", "b", "c"])
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=20))
+@settings(max_examples=25)
+def test_draws_keep_groups_whole_and_strata_their_groups(rows):
+    strata, groups = ([row[i] for row in rows] for i in (0, 1))
+    for index in draws(groups, strata, resamples=5):
+        for stratum in set(strata):
+            drawn = [groups[i] for i in index if strata[i] == stratum]
+            total = 0
+            for group in set(drawn):
+                size = sum((s, g) == (stratum, group) for s, g in rows)
+                assert drawn.count(group) % size == 0
+                total += drawn.count(group) // size
+            assert total == len({g for s, g in rows if s == stratum})
+
+
+def test_pictures_of_few_patients_say_less_than_as_many_patients():
+    values = np.tile([0.0, 1.0], 20)
+    alone = clustered(lambda index: values[index].mean(), range(40))
+    together = clustered(lambda index: values[index].mean(), [i % 4 for i in range(40)])
+    assert alone.value == together.value == 0.5
+    assert alone.high - alone.low < together.high - together.low
+
+
+def test_one_group_alone_has_no_interval_but_two_sets_do():
+    values = np.array([0.0, 1.0, 1.0])
+    assert math.isnan(clustered(lambda index: values[index].mean(), ["p"] * 3).low)
+    assert math.isnan(clustered(lambda index: values[index].mean(), ["p", "q", "q"], ["a", "b", "b"]).low)
+    assert not math.isnan(clustered(lambda index: values[index].mean(), ["p", "q", "r"], ["a", "b", "b"]).low)

@@ -1,0 +1,231 @@
+"""Putting questions to a model: in batches where it can, each answer kept as it comes, so that a break costs little.
+
+What was answered is keyed by a hash of the picture's bytes, its change, the words put, the options and the model, and
+appended to a journal line by line; a question whose key is there is not asked again. Answers are kept as they were
+said: how they are read is decided later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from slidekick.copilot.copilot import Copilot, find_masks
+from slidekick.copilot.evidence import check_text
+from slidekick.copilot.grammar import opens_call
+from slidekick.copilot.mini import weights_hash
+from slidekick.data.errors import InputError, OutputError
+from slidekick.data.slide import Region, Roi, read_roi
+from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank
+from slidekick.rl.evaluation.questions import Question, to_grid
+
+BATCH = 16  # questions between two writes of the journal
+LEAST_PX = 10  # smaller pieces of a mask are specks, as in the segmentor's own instances
+
+
+@dataclass(frozen=True)
+class Ask:
+    """One thing to put to a model.
+
+    words: as a user would type them. picture: see `Question`; change: a name in `changes.CHANGES`. options: texts to
+    weigh as whole turns where the model can. tools: whether a call is carried out; else it is the answer, and no label.
+    """
+
+    words: str
+    picture: Path | bytes | None
+    change: str = NONE
+    options: tuple[str, ...] = ()
+    tools: bool = False
+    mpp: float | None = None
+
+    def key(self, model: str, tools: str = "") -> str:
+        """Names this question to this model with these tools, whatever item it came from."""
+        shown = BLANK if self.picture is None or self.change == BLANK else digest(self.picture)
+        parts = [model, shown, self.change, self.words, self.options, tools if self.tools else None, self.mpp]
+        return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
+
+    def roi(self) -> Roi:
+        """The picture as the model is shown it."""
+        if self.picture is None or self.change == BLANK:
+            pixels, source = blank(), "blank"
+        elif isinstance(self.picture, bytes):
+            pixels, source = _decoded(self.picture), "picture"
+        else:
+            pixels, source = read_roi(self.picture).pixels, self.picture.name
+        pixels = CHANGES[self.change](pixels)
+        height, width = pixels.shape[:2]
+        return Roi(pixels, None if self.mpp is None else (self.mpp, self.mpp), Region(0, 0, width, height), source)
+
+
+def ask_of(question: Question, change: str = NONE, words: str | None = None) -> Ask:
+    """A question as it is put; for classification its labels are weighed and no tool is run."""
+    labelled = question.family == "classify"
+    options = question.options if labelled else ()
+    return Ask(words or question.words(), question.picture, change, options, not labelled, question.mpp)
+
+
+@lru_cache(maxsize=10_000)
+def digest(picture: Path | bytes) -> str:
+    """sha256 of a picture's bytes."""
+    return hashlib.sha256(picture if isinstance(picture, bytes) else picture.read_bytes()).hexdigest()
+
+
+def _decoded(data: bytes) -> np.ndarray:
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    except (UnidentifiedImageError, OSError) as error:
+        raise InputError(f"a picture of {len(data)} bytes cannot be read; give PNG or JPEG") from error
+
+
+class Journal:
+    """Answers by key, on disk where a file is given. A line that a break cut short is dropped when it is opened."""
+
+    def __init__(self, file: Path | None = None) -> None:
+        self.file, self.answers = file, {}
+        if file is None or not file.is_file():
+            return
+        data = file.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if len(whole) < len(data):
+            os.truncate(file, len(whole))
+        for number, line in enumerate(whole.splitlines(), 1):
+            try:
+                row = json.loads(line)
+                self.answers[row["key"]] = row
+            except (ValueError, KeyError, TypeError) as error:
+                raise InputError(
+                    f"{file}:{number}: no answer of an earlier run; remove the file to begin anew"
+                ) from error
+
+    def add(self, rows: Sequence[dict]) -> None:
+        """Keep answers; they are on the disk when this returns."""
+        self.answers |= {row["key"]: row for row in rows}
+        if self.file is None:
+            return
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with self.file.open("ab") as stream:
+                stream.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+                stream.flush()
+                os.fsync(stream.fileno())
+        except OSError as error:
+            raise OutputError(
+                f"{self.file}: cannot write ({error.strerror}); free space or give another --out"
+            ) from error
+
+
+class Asker:
+    """Puts questions to a copilot's model and keeps what it says."""
+
+    def __init__(self, copilot: Copilot, journal: Journal | None = None) -> None:
+        self.copilot, self.journal = copilot, journal or Journal()
+
+    @cached_property
+    def model(self) -> str:
+        """The model's name with what tells its weights or its server."""
+        engine = self.copilot.engine
+        return "@".join(filter(None, (engine.name, self.copilot.weights or getattr(engine, "base", ""))))
+
+    @cached_property
+    def tools(self) -> str:
+        """What tells the segmentor's weights; "" where it has none."""
+        folder = getattr(self.copilot.segmentor, "weights", None)
+        return weights_hash(Path(folder)) if folder else ""
+
+    def ask(self, asks: Sequence[Ask], title: str) -> list[dict]:
+        """What is said to each: {"answer", "probability", "complete", "tool", "logits", "boxes", "supported"}.
+
+        logits: log-probability of each option as the whole turn, None where the engine cannot tell. boxes: of what
+        tools found, on the grid of 0–999, None where none was looked for. supported: share of its sentences.
+        """
+        keys = [one.key(self.model, self.tools) for one in asks]
+        fresh = {key: one for key, one in zip(keys, asks, strict=True) if key not in self.journal.answers}
+        waiting = list(fresh.items())
+        with tqdm(total=len(waiting), desc=title, mininterval=5, disable=not waiting) as bar:
+            for start in range(0, len(waiting), BATCH):
+                batch = waiting[start : start + BATCH]
+                said = self._said([one for _, one in batch])
+                self.journal.add([{"key": key, **row} for (key, _), row in zip(batch, said, strict=True)])
+                bar.update(len(batch))
+        return [self.journal.answers[key] for key in keys]
+
+    def _said(self, asks: Sequence[Ask]) -> list[dict]:
+        rois = [one.roi() for one in asks]
+        rows: list[dict | None] = [self._weighed(one, roi) for one, roi in zip(asks, rois, strict=True)]
+        open_ = [i for i, row in enumerate(rows) if row is None or row["answer"] is None]
+        for i, turn in zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True):
+            logits = rows[i]["logits"] if rows[i] else None
+            if turn is None or (asks[i].tools and opens_call(turn.text)):
+                rows[i] = self._answered(asks[i], rois[i])
+            else:
+                called = bool(opens_call(turn.text))
+                rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
+                rows[i]["supported"] = _supported(check_text(turn.text, (), ())[0]) if asks[i].tools else None
+            rows[i]["logits"] = logits
+        return rows
+
+    def _weighed(self, ask: Ask, roi: Roi) -> dict | None:
+        """The options weighed; one of more than one half is what greedy decoding writes, so it need not be written."""
+        if not ask.options or not hasattr(self.copilot.engine, "options"):
+            return None
+        messages = _messages(ask.words)
+        logits = self.copilot.engine.options(messages, roi.pixels, self.copilot.schemas, ask.options)
+        best, sure = int(logits.argmax()), float(np.exp(logits.max()))
+        row = _row(ask.options[best] if sure > 0.5 else None, sure)
+        return row | {"logits": [round(float(one), 5) for one in logits]}
+
+    def _turns(self, asked: Sequence[tuple[Ask, Roi]]) -> list:
+        if not asked or not hasattr(self.copilot.engine, "turns"):
+            return [None] * len(asked)
+        prompts = [(_messages(ask.words), roi.pixels) for ask, roi in asked]
+        return self.copilot.engine.turns(prompts, self.copilot.schemas)
+
+    def _answered(self, ask: Ask, roi: Roi) -> dict:
+        """The copilot's whole answer, tools and all."""
+        answer = self.copilot.ask(roi, ask.words)
+        row = _row(answer.text, answer.confidence, tool=bool(answer.steps), boxes=_found_boxes(answer, roi))
+        return row | {"supported": _supported(answer.claims)}
+
+
+def _supported(claims: Sequence) -> float | None:
+    """Share of the sentences that trace to evidence or are readings of the picture; None where nothing was said."""
+    return float(np.mean([claim.supported for claim in claims])) if claims else None
+
+
+def _messages(words: str) -> list[dict]:
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}]
+
+
+def _row(answer: str | None, probability: float, *, complete: bool = True, tool: bool = False, boxes=None) -> dict:
+    shown = {"answer": answer, "probability": round(float(probability), 5), "complete": complete, "tool": tool}
+    return shown | {"logits": None, "boxes": boxes, "supported": None}
+
+
+def _found_boxes(answer, roi: Roi) -> list[list[int]] | None:
+    """Boxes around the pieces of the masks that the answer rests on; None where no known concept was looked for."""
+    from scipy import ndimage
+
+    looked = [step.result for step in answer.steps if "found" in step.result and step.result.get("known") is not False]
+    if not looked:
+        return None
+    height, width = roi.pixels.shape[:2]
+    size, boxes = np.array([width, height] * 2), []
+    for mask in find_masks(answer).values():
+        pieces, _ = ndimage.label(mask)
+        areas = np.bincount(pieces.ravel())
+        for number, (rows, columns) in enumerate(ndimage.find_objects(pieces), 1):
+            if areas[number] >= LEAST_PX:
+                corners = np.array([columns.start, rows.start, columns.stop, rows.stop])
+                boxes.append((areas[number], to_grid(corners / size)))
+    return [box for _, box in sorted(boxes, key=lambda one: -one[0])]

@@ -1,0 +1,81 @@
+"""One temperature mends what is too sure; a threshold keeps the error among the answers given within the risk."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slidekick.copilot.confidence import (
+    FILE,
+    NEVER,
+    Confidence,
+    choose_threshold,
+    fit_confidence,
+    fit_temperature,
+    load_confidence,
+    softmax,
+)
+from slidekick.data.errors import InputError
+
+
+def drawn(temperature: float, n: int = 4000):
+    """Items whose truth is drawn from their logits at a temperature, with 3 to 5 options."""
+    rng = np.random.default_rng(0)
+    logits = [rng.normal(0, 3, rng.integers(3, 6)) for _ in range(n)]
+    return logits, [rng.choice(len(row), p=softmax(row / temperature)) for row in logits]
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_temperature_that_made_the_truth_is_found(temperature):
+    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.1)
+
+
+def test_no_items_are_no_fit():
+    with pytest.raises(ValueError, match="no items"):
+        fit_temperature([], [])
+
+
+@given(st.lists(st.floats(-50, 0), min_size=1, max_size=6), st.floats(0.1, 10))
+def test_probabilities_add_up_and_keep_their_order(logits, temperature):
+    table = Confidence(temperature).probabilities(logits)
+    assert table.sum() == pytest.approx(1)
+    assert table[int(np.argmax(logits))] == table.max()
+
+
+@given(st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=1, max_size=20))
+@settings(max_examples=60)
+def test_the_threshold_keeps_to_the_risk_and_no_lower_one_does(answers):
+    confidence, correct = (np.array(column) for column in zip(*answers, strict=True))
+    threshold = choose_threshold(confidence, correct, 0.25)
+    if threshold != NEVER:
+        assert 1 - correct[confidence >= threshold].mean() <= 0.25
+    for level in confidence[confidence < threshold]:
+        assert 1 - correct[confidence >= level].mean() > 0.25
+
+
+def test_a_model_that_knows_nothing_abstains():
+    assert fit_confidence([[0.0, 0.0]] * 8, [1] * 8, 0.1, "w").threshold == NEVER
+
+
+def test_what_is_saved_is_read_for_the_same_weights_only(tmp_path):
+    saved = fit_confidence(*drawn(2.0, 200), 0.1, "abc")
+    assert load_confidence(tmp_path, "abc") is None
+    saved.save(tmp_path)
+    assert load_confidence(tmp_path, "abc") == saved
+    assert load_confidence(tmp_path, "other") is None
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": "other"}', '{"schema": "slidekick.confidence/1", "x": 1}',
+                                     '{"schema": "slidekick.confidence/1", "temperature": 0}'])  # fmt: skip
+def test_a_broken_file_is_told_in_one_line(tmp_path, content):
+    (tmp_path / FILE).write_text(content)
+    with pytest.raises(InputError, match=FILE) as told:
+        load_confidence(tmp_path)
+    assert "\n" not in str(told.value)
+
+
+def test_the_file_is_plain_json(tmp_path):
+    Confidence(1.5, 0.4, 0.1, 12, "abc").save(tmp_path)
+    assert json.loads((tmp_path / FILE).read_text())["temperature"] == 1.5
