@@ -151,7 +151,8 @@ def named(asks: list[Ask], given: bool, vocabulary) -> tuple[list[Ask], list[str
     if given:
         once: dict[str, str] = {}
         for words in asks[0].concepts:
-            once.setdefault(getattr(vocabulary.find(words), "name", words), words)
+            concept = vocabulary.find(words)
+            once.setdefault(concept.name if concept else words, words)
         return [Ask(list(once.values()), asks[0].points, asks[0].boxes)], []
     merged: dict[str, Ask] = {}
     lines = []
@@ -185,9 +186,9 @@ def scale_warnings(concepts: list[str], vocabulary, mpp: tuple[float, float] | N
     own = math.sqrt(mpp[0] * mpp[1])
     outside: dict[tuple[float, float], list[str]] = {}
     for name in dict.fromkeys(concepts):
-        limits = getattr(vocabulary.concepts.get(name), "mpp_range", None)
-        if limits and not limits[0] <= own <= limits[1]:
-            outside.setdefault(tuple(limits), []).append(name)
+        concept = vocabulary.concepts.get(name)
+        if concept and not concept.mpp_range[0] <= own <= concept.mpp_range[1]:
+            outside.setdefault(concept.mpp_range, []).append(name)
     lines = []
     for (finest, coarsest), names in outside.items():
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""

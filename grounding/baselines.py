@@ -17,12 +17,12 @@ from tqdm import tqdm
 from slidekick.data.errors import InputError
 from slidekick.data.items import Item
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
+from slidekick.grounding.interaction import SMALLEST_OBJECT
 from slidekick.grounding.metrics import dice
 from slidekick.grounding.segmentor import Segmentor
 from slidekick.grounding.unet import ABOUT, UNetPredictor
 
 GRID = 64  # cells of a mean mask's side
-SMALLEST_OBJECT = 12  # px; truth below it is a speck that nobody would draw a box around
 PEERS = ("unet", "mean_mask", "oracle_box")  # columns of `compare`
 
 

@@ -50,7 +50,7 @@ def in_order(vocabulary: Vocabulary) -> dict[str, list[Entry]]:
     """The concepts by level, regions first; each below the first of its parents that is of its level."""
     groups: dict[str, list[Concept]] = {level: [] for level in LEVELS}
     for concept in vocabulary.concepts.values():
-        groups.setdefault(_level(concept), []).append(concept)
+        groups.setdefault(concept.level, []).append(concept)
     return {level: _nested(concepts) for level, concepts in groups.items() if concepts}
 
 
@@ -76,23 +76,14 @@ def vocabulary_page(vocabulary: Vocabulary, name: str) -> str:
         count=len(vocabulary.concepts),
         script=script,
         digest=digest,
-        optional=_optional,
     )
-
-
-def _optional(concept: Concept, field: str) -> tuple:
-    return tuple(getattr(concept, field, None) or ())
-
-
-def _level(concept: Concept) -> str:
-    return getattr(concept, "level", None) or "structure"
 
 
 def _nested(concepts: list[Concept]) -> list[Entry]:
     names = {concept.name for concept in concepts}
     below: dict[str | None, list[Concept]] = {}
     for concept in concepts:
-        parent = next((p for p in _optional(concept, "parents") if p in names and p != concept.name), None)
+        parent = next((p for p in concept.parents if p in names and p != concept.name), None)
         below.setdefault(parent, []).append(concept)
     entries: list[Entry] = []
     left = [(concept, 0) for concept in reversed(below.get(None, []))]

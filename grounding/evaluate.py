@@ -19,7 +19,7 @@ from slidekick.data.items import Item
 from slidekick.data.statistics import Figure, bootstrap_figure, mean_figure
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
 from slidekick.grounding.calibration import PixelCalibration, expected_calibration_error, reliability
-from slidekick.grounding.clicks import ENOUGH, clicks_to
+from slidekick.grounding.interaction import POINTED, count_clicks, point_at_objects
 from slidekick.grounding.metrics import (
     aggregated_jaccard,
     as_objects,
@@ -33,8 +33,6 @@ from slidekick.grounding.metrics import (
 from slidekick.grounding.segmentor import Segmentor
 
 ABSENT_PROMPTS = 40  # a concept: enough for an interval of ±15 points, and minutes instead of hours
-MOST_CLICKED = 3  # pictures a concept whose clicks are counted: each costs up to ten looks
-CLICKS = 10
 
 
 def asked(items: Sequence[Item], concepts: Sequence[str]) -> list[Triple]:
@@ -102,7 +100,8 @@ def evaluate_grounding(
 
     metrics: numbers by name (dice_mean, dice.<concept>, cgf1, presence_mcc, absent_not_found, ece, aji.<concept>,
     pq.<concept>, ...). headline, figures: the same with n and intervals, over all, by concept and by set. apart: mean
-    Dice on sets that the card does not name, where the others are there too. clicks: count them as well (minutes).
+    Dice on sets that the card does not name, where the others are there too. clicks: measure those and boxes as well
+    (minutes; see `interaction.py`).
     peers: "concept in set" -> Dice of the U-Net of that set, for dice_mean_minus_unet. rows: one a prompt.
     Raises InputError where no picture says anything of a concept of the card.
     """
@@ -124,6 +123,8 @@ def evaluate_grounding(
     if clicks:
         result["clicks"] = count_clicks(segmentor, wanted)
         result["headline"]["clicks_to_dice_85"] = mean_figure([row["needed"] for row in result["clicks"]]).to_dict()
+        result["objects"] = point_at_objects(segmentor, wanted)
+        result["headline"] |= {f"object_by_{way}": _mean(result["objects"], way) for way in POINTED}
     metrics = {name: figure["value"] for name, figure in result["headline"].items()}
     for name, figures in result["figures"].items():
         if name in segmentor.vocabulary.concepts:
@@ -226,34 +227,6 @@ def dice_mean(rows: Sequence[dict]) -> float:
     for row in rows:
         by_concept[row["concept"]].append(row["dice"])
     return float(np.mean([np.mean(values) for values in by_concept.values()])) if by_concept else float("nan")
-
-
-def count_clicks(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dict]:
-    """Clicks that a mask costs until its Dice is `ENOUGH`, starting from the words, for a few pictures a concept.
-
-    One row a picture: needed: clicks on top of the words (0: the words sufficed, `CLICKS`: never reached), and the
-    Dice by words alone and after up to 1, 3 and 5 clicks.
-    """
-    by_concept: dict[str, list[Triple]] = defaultdict(list)
-    for triple in wanted:
-        if triple.mode == "mask" and truth(triple)[0].any() and len(by_concept[triple.concept]) < MOST_CLICKED:
-            by_concept[triple.concept].append(triple)
-    rows = []
-    for concept, group in tqdm(by_concept.items(), desc="clicks", mininterval=5):
-        for triple in group:
-            image, (mask, _) = pixels_of(triple.item.image), truth(triple)
-
-            def drawn(clicks, image=image, concept=concept, mpp=triple.item.scale):
-                return segmentor.segment(image, [concept], mpp=mpp, points=clicks)[0].mask
-
-            start = drawn([])
-            first = dice(start, mask)
-            session = clicks_to(mask, drawn, most=CLICKS, start=start) if first < ENOUGH else None
-            after = [first, *(session.dice if session else ())]
-            scores = {f"dice_{number}": after[min(number, len(after) - 1)] for number in (0, 1, 3, 5)}
-            needed = session.needed if session else 0
-            rows.append({"concept": concept, "item": f"{triple.item.set}/{triple.item.id}", "needed": needed, **scores})
-    return rows
 
 
 def renderer(segmentor: Segmentor, items: Sequence[Item]):

@@ -21,8 +21,8 @@ from slidekick.grounding.tower import to_tensor
 from slidekick.grounding.windows import Prompt
 
 DICE_SMOOTH = 16.0  # mask cells; keeps near-empty windows from dominating
-ROUNDS = 3  # of corrections; SAM has eleven
-GOES_ON = 0.5  # share of corrected prompts that are corrected once more
+ROUNDS = 4  # of corrections; SAM has eleven
+GOES_ON = 0.6  # share of corrected prompts that are corrected once more
 ABSENT = 0.3  # weight of cells of absent concepts: presence answers for them, and they must not thin out all masks
 WEIGHTS = {"mask": 1.0, "dice": 0.7, "interior": 1.0, "presence": 0.3}
 
@@ -85,7 +85,9 @@ class Lesson(nn.Module):
         device = next(self.model.parameters()).device
         batch = batch.to(device)
         features = self.model.encode(batch.pixels)
-        masks, present = self.model.decode(_of(features, batch.index), batch.phrases, *_points(batch.clicks, device))
+        masks, present = self.model.decode(
+            _of(features, batch.index), batch.phrases, *point_tensors(batch.clicks, device)
+        )
         parts = _marks(masks, present, batch)
         logits = dict(enumerate(masks[:, 0].detach()))
         clicks = dict(enumerate(batch.clicks))
@@ -95,7 +97,7 @@ class Lesson(nn.Module):
                 break
             pick = torch.tensor(list(clicks), device=device)
             former = torch.stack([logits[prompt] for prompt in clicks])
-            marks = _points(list(clicks.values()), device)
+            marks = point_tensors(list(clicks.values()), device)
             again, _ = self.model.decode(_of(features, batch.index[pick]), batch.phrases[pick], *marks, former=former)
             logits = dict(zip(clicks, again[:, 0].detach(), strict=True))
             share = len(pick) / len(batch.clicks)
@@ -126,7 +128,8 @@ def _of(features: Features, index: torch.Tensor) -> Features:
     return Features(*(None if level is None else level[index] for level in features))
 
 
-def _points(clicks: list[list], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+def point_tensors(clicks: list[list], device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | tuple[None, None]:
+    """Points and labels of P prompts as `SegmentorModel.decode` takes them; None twice where nobody clicked."""
     if not any(clicks):
         return None, None
     points, labels = padded(clicks)

@@ -1,10 +1,11 @@
 """The segmentor's network: an image encoder, SAM's prompt encoder and mask decoder, words as prompts, presence.
 
 Follows Kirillov et al., "Segment Anything" (2023): a picture is embedded once, prompts are cheap. Words, points and
-boxes all enter as sparse prompt tokens, a former mask as a dense one. Ours draws two masks a prompt: the concept, and
-the interior of its objects (distance to the outline, 1 in the middle), from which instances are grown. Fine image
-features join while the mask is drawn, as in SAM 2 (Ravi et al. 2024). Official SAM checkpoints load into the same
-class (`SegmentorConfig(encoder="vit_b")`); they know points and boxes, no words. No files, no uint8 pixels here.
+boxes all enter as sparse prompt tokens, a former mask as a dense one; ours draws points and boxes into the dense one
+too. It gives two masks a prompt: the concept, and the interior of its objects (distance to the outline, 1 in the
+middle), from which instances are grown. Fine image features join while the mask is drawn, as in SAM 2 (Ravi et al.
+2024). Official SAM checkpoints load into the same class (`SegmentorConfig(encoder="vit_b")`); they know points and
+boxes, no words. No files, no uint8 pixels here.
 """
 
 from __future__ import annotations
@@ -15,14 +16,27 @@ from typing import NamedTuple
 import timm
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
-from segment_anything.modeling.prompt_encoder import PositionEmbeddingRandom
 from torch import nn
 from torch.nn import functional as F
 
-from slidekick.grounding.sizes import NO_POINT, PHRASE_WIDTH, PYRAMID, UPSCALING, VITS, SegmentorConfig
+from slidekick.grounding.sizes import (
+    CORNER_FIRST,
+    CORNER_LAST,
+    MASK_STRIDE,
+    NEGATIVE,
+    NO_POINT,
+    PHRASE_WIDTH,
+    POSITIVE,
+    PYRAMID,
+    UPSCALING,
+    VITS,
+    SegmentorConfig,
+)
 from slidekick.grounding.tower import ARCHITECTURE, to_tensor
 
 TEXT_TOKENS = 2
+LOUDNESS = 10.0  # of drawn marks, to be heard beside an embedding whose entries are of size 3
+REACHES = (8.0, 64.0)  # window px at which a drawn click has faded: where it is, and what is around it
 SAM_MEAN, SAM_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)  # of 0–255 pixels, for SAM's own encoders
 
 
@@ -75,9 +89,12 @@ class FineMaskDecoder(MaskDecoder):
     """SAM's mask decoder which, where fine features are given, adds them while it draws (SAM 2's skip connections)."""
 
     def draw(
-        self, image: torch.Tensor, positions: torch.Tensor, sparse: torch.Tensor, features: Features
+        self, image: torch.Tensor, positions: torch.Tensor, sparse: torch.Tensor, features: Features, marks=None
     ) -> torch.Tensor:
-        """image (P, D, h, w), positions (1, D, h, w), sparse (P, N, D) -> mask logits (P, masks, 4h, 4w)."""
+        """Mask logits (P, masks, 4h, 4w).
+
+        image: (P, D, h, w). positions: (1, D, h, w). sparse: (P, N, D). marks: to be added to the finest features.
+        """
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(sparse.shape[0], -1, -1), sparse], 1)
         states, cells = self.transformer(image, positions.expand(image.shape[0], -1, -1, -1), tokens)
@@ -85,7 +102,8 @@ class FineMaskDecoder(MaskDecoder):
         first, norm, act, second, last_act = self.output_upscaling
         drawn = first(cells) if features.fine is None else first(cells) + features.fine
         drawn = second(act(norm(drawn)))
-        drawn = last_act(drawn if features.finest is None else drawn + features.finest)
+        drawn = drawn if features.finest is None else drawn + features.finest
+        drawn = last_act(drawn if marks is None else drawn + marks)
         weights = [mlp(states[:, 1 + i]) for i, mlp in enumerate(self.output_hypernetworks_mlps)]
         return torch.einsum("pmc,pchw->pmhw", torch.stack(weights, 1), drawn)
 
@@ -134,6 +152,59 @@ class TextTokens(nn.Module):
         return torch.where(said, self.project(phrases), self.no_text)
 
 
+class DrawnMarks(nn.Module):
+    """Boxes and clicks as pictures for convolutions, which learn from them far sooner than from tokens' positions.
+
+    The idea is RITM's (Sofiiuk et al. 2022, arXiv 2102.06583), whose network is given clicks as discs.
+    forward: points (P, N, 2), labels (P, N), size (h, w) of the embedding -> what to add to the embedding
+    (P, D, h, w) and, while a mask is drawn, to its finest features (P, D/8, 4h, 4w); 0 for a prompt without marks.
+    """
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        channels = 3 + 2 * len(REACHES)
+        self.coarse = nn.Sequential(  # without biases, so that nothing drawn adds nothing
+            nn.Conv2d(channels, 16, 3, stride=2, padding=1, bias=False),
+            nn.GELU(),
+            nn.Conv2d(16, 64, 3, stride=2, padding=1, bias=False),
+            nn.GELU(),
+            nn.Conv2d(64, width, 1, bias=False),
+        )
+        self.finest = nn.Conv2d(channels, width // 8, 3, padding=1, bias=False)
+        for layer in self.coarse[::2]:
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        nn.init.zeros_(self.finest.weight)  # starts with what is known of drawing
+
+    def forward(
+        self, points: torch.Tensor, labels: torch.Tensor, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        drawn = self.picture(points, labels, size)
+        return LOUDNESS * self.coarse(drawn), self.finest(drawn)
+
+    @staticmethod
+    def picture(points: torch.Tensor, labels: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+        """(P, 7, 4h, 4w), 0–1: inside the box, outside it, how near its middle; nearness of clicks of either kind."""
+        rows, columns = (
+            (torch.arange(length * UPSCALING, device=points.device, dtype=points.dtype) + 0.5) * MASK_STRIDE
+            for length in size
+        )
+        has_box = (labels == CORNER_FIRST).any(1).to(points.dtype)[:, None, None]
+        low, high = ((points * (labels == kind)[..., None]).sum(1) for kind in (CORNER_FIRST, CORNER_LAST))
+        middle, half = (low + high) / 2, ((high - low) / 2).clamp(min=1)
+        aside = (columns - middle[:, :1]).abs()[:, None, :], (rows - middle[:, 1:]).abs()[:, :, None]
+        inner = [half[:, axis, None, None] - distance for axis, distance in enumerate(aside)]  # px to the box's edge
+        inside = has_box * torch.minimum(*inner).div(MASK_STRIDE).add(0.5).clamp(0, 1)
+        shares = [px / half[:, axis, None, None] for axis, px in enumerate(inner)]
+        centred = has_box * torch.minimum(*shares).clamp(0, 1)
+        far = ((columns - points[..., :1])[:, :, None, :] ** 2 + (rows - points[..., 1:])[..., None] ** 2).sqrt()
+        clicks = [
+            ((1 - far / reach).clamp(min=0) * (labels == kind)[..., None, None]).amax(1)
+            for kind in (POSITIVE, NEGATIVE)
+            for reach in REACHES
+        ]
+        return torch.stack([inside, has_box - inside, centred, *clicks], 1)
+
+
 class SegmentorModel(nn.Module):
     """All parts together: `encode` a picture once, `decode` as many prompts as wanted."""
 
@@ -142,7 +213,6 @@ class SegmentorModel(nn.Module):
         self.config = config
         width, grid = config.width, config.window // config.stride
         self.prompt_encoder = PromptEncoder(width, (grid, grid), (config.window, config.window), mask_in_chans=16)
-        self.prompt_encoder.pe_layer = PositionEmbeddingRandom(width // 2, scale=config.positions)
         self.mask_decoder = FineMaskDecoder(
             transformer_dim=width,
             transformer=TwoWayTransformer(config.depth, width, config.heads, config.mlp),
@@ -151,6 +221,7 @@ class SegmentorModel(nn.Module):
         if config.encoder == PYRAMID:
             self.encoder = PyramidEncoder(width)
             self.text = TextTokens(width)
+            self.marks = DrawnMarks(width)
             self.presence = PresenceHead(width)
         else:
             self.image_encoder = _vit(config)
@@ -181,8 +252,12 @@ class SegmentorModel(nn.Module):
             dense = self.prompt_encoder.no_mask_embed.weight[:, :, None, None]
         else:
             dense = self.prompt_encoder.mask_downscaling(former[:, None])
-        image = features.embedding.expand(number, -1, -1, -1)
-        masks = self.mask_decoder.draw(image + dense, self._positions(image.shape[-2:]), sparse, features)
+        image, finest = features.embedding.expand(number, -1, -1, -1), None
+        prompted = image + dense
+        if points is not None and self.config.knows_words:
+            coarse, finest = self.marks(points, labels, image.shape[-2:])
+            prompted = prompted + coarse
+        masks = self.mask_decoder.draw(prompted, self._positions(image.shape[-2:]), sparse, features, finest)
         if not self.config.knows_words:
             return masks, phrases.new_full((number,), 20.0)  # it draws what it is pointed at
         return masks, self.presence(image, sparse[:, 0], masks[:, 0])

@@ -9,11 +9,20 @@ import cv2
 import numpy as np
 
 from slidekick.data.errors import InputError
-from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_POINT, POSITIVE
+from slidekick.grounding.sizes import (
+    CLOSEST,
+    CORNER_FIRST,
+    CORNER_LAST,
+    DRAWN,
+    NEGATIVE,
+    NO_POINT,
+    OBJECT_SHARES,
+    POSITIVE,
+)
+from slidekick.grounding.tiles import warp
 
 NAMELESS = "object"  # what a finding is called that no words name
-LARGEST = 0.75  # of the window's side that a box may fill
-USUAL = 0.4  # of the window's side that a box without words fills
+USUAL = 0.3  # of the window's side that a box fills, as in training
 MOST_PROMPTS = 10_000  # boxes or points; each box is looked at by itself
 Clicks = list[tuple[float, float, int]]
 Frames = list[tuple[float, float, float, float]]
@@ -57,45 +66,60 @@ def outline_objects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Outline one object a box, or without boxes the one at the points.
 
-    vector: of the words, zeros for none. zoom: usual for the concept, or None. Returns the probability, float32
-    (H, W), and the objects' numbers in the boxes' order, int32 (H, W); where boxes overlap the likelier one wins.
+    vector: of the words, zeros for none. zoom: usual for the concept, or None; a box tells its own. Returns the
+    probability, float32 (H, W), and the objects' numbers in the boxes' order, int32 (H, W); where boxes overlap the
+    likelier one wins. Clicks in a box, or after the first, correct what was drawn without them.
     """
     probability = np.zeros(image.shape[:2], np.float32)
     labels = np.zeros(image.shape[:2], np.int32)
     for number, frame in enumerate(frames or [None], 1):
-        corners = [(frame[0], frame[1], CORNER_FIRST), (frame[2], frame[3], CORNER_LAST)] if frame else []
-        own = (
-            clicks
-            if frame is None
-            else [c for c in clicks if frame[0] <= c[0] < frame[2] and frame[1] <= c[1] < frame[3]]
-        )
-        area, drawn = _one(network, image, vector, zoom, [*corners, *own], slope)
-        better = (drawn >= 0.5) & (drawn > probability[area])
+        if frame is None:
+            area, drawn = _at_points(network, image, vector, zoom or 1.0, clicks, slope)
+        else:
+            corners = [(frame[0], frame[1], CORNER_FIRST), (frame[2], frame[3], CORNER_LAST)]
+            own = [c for c in clicks if frame[0] <= c[0] < frame[2] and frame[1] <= c[1] < frame[3]]
+            closer = _usual_zoom(image, network.config.window, max(frame[2] - frame[0], frame[3] - frame[1]))
+            area, drawn = _look(network, image, vector, closer, corners, own, slope)
+        better = (drawn >= DRAWN) & (drawn > probability[area])
         labels[area][better] = number
         probability[area] = np.maximum(probability[area], drawn)
     return probability, labels
 
 
-def _one(network, image, vector, zoom: float | None, marks: Clicks, slope: float):
-    """One object: the part of the picture that was looked at, and the probability in it."""
+def _at_points(network, image, vector, zoom: float, clicks: Clicks, slope: float):
+    """The object at the points; looked at once more where its size asks for another zoom."""
     side = network.config.window
-    xs, ys = ([mark[axis] for mark in marks] for axis in (0, 1))
-    extent = max(max(xs) - min(xs), max(ys) - min(ys), 1.0)
-    has_box = any(mark[2] == CORNER_FIRST for mark in marks)
-    if zoom is None:
-        zoom = USUAL * side / extent if has_box else 1.0
-    zoom = float(np.clip(zoom, side / (2 * max(image.shape[:2])), LARGEST * side / extent))
+    spread = max(max(axis) - min(axis) for axis in list(zip(*clicks, strict=True))[:2])
+    zoom = min(zoom, OBJECT_SHARES[1] * side / max(spread, 1.0))
+    area, drawn = _look(network, image, vector, zoom, clicks[:1], clicks[1:], slope)
+    found = np.argwhere(drawn >= DRAWN)
+    if len(found):
+        extent = max(float(np.ptp(found, axis=0).max()) + 1, spread)
+        if not OBJECT_SHARES[0] <= extent * zoom / side <= OBJECT_SHARES[1]:
+            return _look(network, image, vector, _usual_zoom(image, side, extent), clicks[:1], clicks[1:], slope)
+    return area, drawn
+
+
+def _usual_zoom(image: np.ndarray, side: int, extent: float) -> float:
+    """Window px per picture px at which something of `extent` px has the size that objects had in training."""
+    return float(np.clip(USUAL * side / extent, side / (2 * max(image.shape[:2])), CLOSEST))
+
+
+def _look(network, image, vector, zoom: float, marks: Clicks, further: Clicks, slope: float):
+    """One object by `marks`, then corrected by `further`: the part of the picture looked at, the probability in it."""
+    side = network.config.window
+    xs, ys = ([mark[axis] for mark in (*marks, *further)] for axis in (0, 1))
     left, top = ((max(v) + min(v)) / 2 * zoom - side / 2 for v in (xs, ys))
     matrix = np.array([[zoom, 0, -left], [0, zoom, -top]])
-    if not has_box and not network.config.knows_words:  # SAM was taught with an empty point wherever there is no box
-        marks = [*marks, (0.0, 0.0, NO_POINT)]
-    if zoom < 1:  # shrinking is smoothed first, as in training
-        image = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
-    window = cv2.warpAffine(image, matrix, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
-    points = np.array([[(x * zoom - left, y * zoom - top) for x, y, _ in marks]], np.float32)
-    logits, _ = network.decode(
-        network.encode(window), vector[None], points, np.array([[label for *_, label in marks]], np.int64)
-    )
+    maps, logits = network.encode(warp(image, matrix, side)), None
+    has_box = marks[0][2] == CORNER_FIRST
+    for number in range(len(further) + 1):
+        seen = [*marks, *further[:number]]
+        if not has_box and not network.config.knows_words:  # SAM was taught with an empty point where there is no box
+            seen.append((0.0, 0.0, NO_POINT))
+        points = np.array([[(x * zoom - left, y * zoom - top) for x, y, _ in seen]], np.float32)
+        labels = np.array([[label for *_, label in seen]], np.int64)
+        logits, _ = network.decode(maps, vector[None], points, labels, None if logits is None else logits[:, 0])
     return _back(logits[0, 0] * slope, matrix, zoom, side, image.shape[:2])
 
 

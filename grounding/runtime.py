@@ -19,7 +19,7 @@ import numpy as np
 from slidekick.data.files import cache_dir, check_writable
 from slidekick.grounding.sizes import SegmentorConfig
 
-GRAPHS = 2  # version of the graphs; a change of `_graphs` raises it
+GRAPHS = 3  # version of the graphs; a change of `_graphs` raises it
 
 
 class Maps(NamedTuple):

@@ -14,6 +14,8 @@ UPSCALING = 4  # SAM's decoder draws at a quarter of a cell of the embedding
 MASK_STRIDE = 2  # window px of a cell of our masks
 FILLED = 0.7  # of a window's side that a picture must fill; the rest is mirrored
 DRAWN = 0.5  # probability from which a pixel belongs to the concept
+OBJECT_SHARES = (0.1, 0.7)  # of a window's side that an object fills which is pointed at
+CLOSEST = 3.0  # zoom beyond which nothing more is seen of it
 PHRASE_WIDTH = 384  # of a phrase's vector
 NO_POINT, NEGATIVE, POSITIVE, CORNER_FIRST, CORNER_LAST = -1, 0, 1, 2, 3  # labels of point tokens, SAM's numbers
 
@@ -23,8 +25,7 @@ class SegmentorConfig:
     """Sizes of the network.
 
     encoder: "pyramid" (ours) or SAM's "vit_b", "vit_l", "vit_h". window: px over which positions are counted as 0–1
-    (1024 in SAM, whose encoder takes no other size; ours takes any multiple of 32). masks: masks a prompt. positions:
-    standard deviation of the random Fourier positions' frequencies, in cycles a window (1 in SAM).
+    (1024 in SAM, whose encoder takes no other size; ours takes any multiple of 32). masks: masks a prompt.
     """
 
     encoder: str = PYRAMID
@@ -34,7 +35,6 @@ class SegmentorConfig:
     depth: int = 2
     mlp: int = 512
     masks: int = 2
-    positions: float = 1.0
 
     @property
     def stride(self) -> int:

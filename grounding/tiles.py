@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -14,6 +15,7 @@ from slidekick.grounding.sizes import DRAWN, MASK_STRIDE
 TILE = 640  # px; largest square seen at once: most fields of view, at little memory
 SMALLEST = 256  # px; what the network was trained on at least, the rest of the tile is mirrored
 OVERLAP = 64  # px shared by neighbours: three nuclei at the cells' working scale
+SMOOTHED = 0.75  # zoom below which shrinking is smoothed first
 GRID = 32  # px; the encoder's coarsest stride
 
 
@@ -89,11 +91,11 @@ class Canvas:
             self._objects[least] = grow_instances(self.drawn >= DRAWN, self.interior, least)
         return self._objects[least]
 
-    @property
+    @cached_property  # asked for once all tiles are in
     def drawn(self) -> np.ndarray:
         return self._sums[0] / self._weight
 
-    @property
+    @cached_property
     def interior(self) -> np.ndarray:
         return self._sums[1] / self._weight
 
@@ -107,3 +109,28 @@ def rescale(image: np.ndarray, zoom: float) -> np.ndarray:
     if (height, width) == image.shape[:2]:
         return image
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if zoom < 1 else cv2.INTER_LINEAR)
+
+
+def warp(array: np.ndarray, matrix: np.ndarray, side: int, nearest: bool = False) -> np.ndarray:
+    """`array` (H, W, …) seen through `matrix` (2×3, array px -> window px) in a window of `side` px.
+
+    Beyond its edge the picture is mirrored. Shrinking is smoothed first, and only what is seen.
+    """
+    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
+    if not nearest and zoom < SMOOTHED:
+        sigma = 0.4 / zoom
+        array, matrix = _around(array, matrix, side, margin=1 + round(4 * sigma))
+        array = cv2.GaussianBlur(array, (0, 0), sigma)
+    flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
+    return cv2.warpAffine(array, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
+
+
+def _around(array: np.ndarray, matrix: np.ndarray, side: int, margin: int) -> tuple[np.ndarray, np.ndarray]:
+    """The part of `array` that the window shows and `margin` px more, and its matrix; all of it near the edge."""
+    corners = np.array([[x, y] for x in (0, side) for y in (0, side)]) - matrix[:, 2]
+    seen = np.linalg.solve(matrix[:, :2], corners.T)
+    low, high = np.floor(seen.min(1)).astype(int) - margin, np.ceil(seen.max(1)).astype(int) + margin
+    if (low < 0).any() or (high > array.shape[1::-1]).any():
+        return array, matrix
+    shift = matrix[:, 2] + matrix[:, :2] @ low
+    return array[low[1] : high[1], low[0] : high[0]], np.column_stack([matrix[:, :2], shift])

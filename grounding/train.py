@@ -22,12 +22,12 @@ from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
 from slidekick.data.ontology import load_ontology
-from slidekick.grounding.lesson import Lesson, collate
+from slidekick.grounding.lesson import Lesson, collate, point_tensors
 from slidekick.grounding.model import SegmentorModel
 from slidekick.grounding.sizes import PHRASE_WIDTH, PYRAMID, SegmentorConfig
 from slidekick.grounding.text import encode_phrases
 from slidekick.grounding.tower import imagenet_state
-from slidekick.grounding.windows import PROMPT_KINDS, Sampler
+from slidekick.grounding.windows import Sampler
 
 CHECKPOINT, LOG, MODEL = "checkpoint.pt", "log.jsonl", "model.safetensors"
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "segmentor.yaml"
@@ -35,10 +35,9 @@ BASE_SIDE = 256  # px of the windows that `batch` counts; larger ones come in sm
 VAL_WINDOWS = 96
 PLAN = (  # numbers that section `training` must hold
     "seed", "steps", "batch", "learning_rate", "encoder_learning_rate", "weight_decay", "warmup", "ema", "clip",
-    "positive_share", "corrected", "checkpoint_every", "log_every", "validate_every",
+    "positive_share", "objects", "corrected", "checkpoint_every", "log_every", "validate_every",
 )  # fmt: skip
-DEFAULTED = ("encoder", "positions")  # of section `model`: what may be left out
-POSITIONS = "prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"
+DEFAULTED = ("encoder",)  # of section `model`: what may be left out
 CONCEPT = ("mpp", "zoom", "jitter")  # keys that every concept must hold
 
 
@@ -59,8 +58,6 @@ def build(config: dict, start: Path | None) -> SegmentorModel:
         except (SafetensorError, OSError) as error:
             raise InputError(f"{start}: {MODEL} is no safetensors file; give whole weights or leave it out") from error
     fitting = {name: tensor for name, tensor in known.items() if name in own and own[name].shape == tensor.shape}
-    if (matrix := fitting.get(POSITIONS)) is not None and not 0.7 < matrix.std() / model.config.positions < 1.4:
-        del fitting[POSITIONS]  # drawn at another scale than is asked for
     model.load_state_dict(fitting, strict=False)
     return model
 
@@ -141,26 +138,31 @@ def _step(accelerator, lesson, optimizer, sampler: Sampler, vectors: dict, step:
 
 
 def validate(model: SegmentorModel, average: dict, sampler: Sampler, vectors: dict) -> dict[str, float]:
-    """Of the averaged weights on fixed val windows, asked by words: mean Dice where it is, share right of presence."""
+    """Of the averaged weights on fixed val windows.
+
+    By words: mean Dice where the concept is, share right of presence; by a box or a click in one object: mean Dice.
+    """
     import copy
 
     model = copy.deepcopy(model)
     model.load_state_dict(average)
     model.eval()
-    dices, right = [], []
+    dices, right, objects = [], [], []
     with torch.inference_mode():
         for index in range(0, VAL_WINDOWS, 8):
             batch = collate([sampler.draw(0, index + place, BASE_SIDE) for place in range(8)], vectors)
             batch = batch.to(next(model.parameters()).device)
             batch_features = model.encode(batch.pixels)
             features = type(batch_features)(*(level[batch.index] for level in batch_features))
-            masks, present = model.decode(features, batch.phrases)
+            masks, present = model.decode(features, batch.phrases, *point_tensors(batch.clicks, batch.mask.device))
             drawn, wanted = masks[:, 0] > 0, batch.mask >= 0.5
             both = 2 * (drawn & wanted).sum((1, 2)) / (drawn.sum((1, 2)) + wanted.sum((1, 2))).clamp(min=1)
             fair = batch.asked
             dices += both[fair & (batch.present > 0)].tolist()
             right += ((present > 0) == (batch.present > 0))[fair].tolist()
-    return {"val_dice": float(np.mean(dices)), "val_presence": float(np.mean(right))}
+            objects += [float(score) for score, marks in zip(both, batch.clicks, strict=True) if marks]
+    means = {"val_dice": dices, "val_presence": right, "val_object": objects}
+    return {name: float(np.mean(values)) for name, values in means.items() if values}
 
 
 def _optimizer(model: SegmentorModel, plan: dict) -> torch.optim.Optimizer:
@@ -253,11 +255,9 @@ def _sampling_complaint(plan: dict) -> str | None:
     for key in ("sides", "further"):
         if not isinstance(plan.get(key), dict):
             return f"training.{key} is no mapping to shares"
-    if not isinstance(plan.get("prompts"), list) or len(plan["prompts"]) != len(PROMPT_KINDS):
-        return f"training.prompts is no list of the shares of {', '.join(PROMPT_KINDS)}"
-    for key, shares in (("sides", list(plan["sides"].values())), ("prompts", plan["prompts"])):
-        if not all(isinstance(share, int | float) for share in shares) or abs(sum(shares) - 1) > 1e-6:
-            return f"training.{key} are shares that do not add up to 1"
+    shares = list(plan["sides"].values())
+    if not all(isinstance(share, int | float) for share in shares) or abs(sum(shares) - 1) > 1e-6:
+        return "training.sides are shares that do not add up to 1"
     return None
 
 

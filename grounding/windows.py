@@ -17,7 +17,8 @@ from scipy import ndimage
 from slidekick.data.items import Item
 from slidekick.data.triples import Triple, judged, pixels_of, shows, triples, truth
 from slidekick.grounding.prompts import Click, box_around, click_in, pick_object
-from slidekick.grounding.sizes import FILLED, MASK_STRIDE, NEGATIVE, POSITIVE
+from slidekick.grounding.sizes import CLOSEST, FILLED, MASK_STRIDE, OBJECT_SHARES, POSITIVE
+from slidekick.grounding.tiles import warp
 
 # Haematoxylin, eosin, residual as optical densities (Ruifrok & Johnston 2001), for stain jitter.
 HED = np.array([[0.65, 0.70, 0.29], [0.07, 0.99, 0.11], [0.27, 0.57, 0.78]], np.float32)
@@ -25,7 +26,8 @@ HED_INVERSE = np.linalg.inv(HED).astype(np.float32)
 
 LARGE_SET = 50  # pictures; from here on a set is drawn no more often, or easy single cells crowd out hard tissue
 SMALLEST_THERE = 12  # marked window px from which a concept is there
-PROMPT_KINDS = TEXT, OBJECT, CLICKED = "text", "object", "clicked"
+BY_BOX = 0.6  # of the prompts for an object; the others are by a click in it
+OBJECTS = 3  # prompts of an object window
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,8 @@ class Prompt:
 class Sampler:
     """Draws balanced windows: concept by weight, then set, then picture; deterministic in (seed, step, index).
 
+    Most ask by words; in a share `objects` of them single objects are asked for by a box or a click, half of the boxes
+    with the concept's words, at a zoom that follows from an object's size: who points at something need not name it.
     concepts: section `concepts` of a configuration. plan: its section `training`.
     """
 
@@ -73,6 +77,10 @@ class Sampler:
         """uint8 (side, side, 3) and one to three prompts."""
         rng = np.random.default_rng([self.plan["seed"], step, index])
         triple = self._triple(rng, side)
+        if triple.mode == "mask" and rng.random() < self.plan["objects"]:
+            mask, ids = truth(triple)
+            if (one := pick_object(mask, ids, rng)) is not None:
+                return self._object_window(triple, one, side, rng)
         jitter = self.concepts[triple.concept]["jitter"]
         pixels, matrix = window(triple, side, jitter, rng)
         asked = [triple]
@@ -80,8 +88,21 @@ class Sampler:
             others = [t for t in self.by_item.get((triple.item.image, there), ()) if t.concept != triple.concept]
             if others and rng.random() < share:
                 asked.append(others[rng.integers(len(others))])
-        prompts = [self._prompt(one, matrix, side, rng) for one in asked]
+        prompts = [self._by_words(one, matrix, side, rng) for one in asked]
         return stain_jitter(pixels, rng), prompts
+
+    def _object_window(self, triple: Triple, one: np.ndarray, side: int, rng: np.random.Generator):
+        pixels, matrix = window_at(pixels_of(triple.item.image), one, side, rng)
+        mask, weight, ids = cut(triple, matrix, side)
+        prompts = []
+        for _ in range(OBJECTS):
+            if (picked := pick_object(mask >= 0.5, ids, rng)) is None:
+                continue
+            by_box = rng.random() < BY_BOX
+            phrase = self._phrase(triple.concept, rng) if by_box and rng.random() < 0.5 else None
+            clicks = box_around(picked, MASK_STRIDE, rng) if by_box else [click_in(picked, POSITIVE, MASK_STRIDE, rng)]
+            prompts.append(Prompt(phrase, clicks, mask * picked, weight, interior_map(picked.astype(np.int32)), True))
+        return stain_jitter(pixels, rng), prompts or [self._by_words(triple, matrix, side, rng)]
 
     def _triple(self, rng: np.random.Generator, side: int) -> Triple:
         """A picture for the next window, large enough for it where one is found soon."""
@@ -97,28 +118,13 @@ class Sampler:
                 break
         return triple
 
-    def _prompt(self, triple: Triple, matrix: np.ndarray, side: int, rng: np.random.Generator) -> Prompt:
+    def _by_words(self, triple: Triple, matrix: np.ndarray, side: int, rng: np.random.Generator) -> Prompt:
         mask, weight, ids = cut(triple, matrix, side)
-        phrase = self._phrase(triple.concept, rng)
-        present = bool(mask.sum() * MASK_STRIDE**2 >= SMALLEST_THERE)
-        kind = rng.choice(PROMPT_KINDS, p=self.plan["prompts"]) if present else TEXT
-        clicks: list[Click] = []
-        drawn = mask >= 0.5
-        if kind == OBJECT and (one := pick_object(drawn, ids, rng)) is not None:
-            clicks = (
-                box_around(one, MASK_STRIDE, rng) if rng.random() < 0.6 else [click_in(one, POSITIVE, MASK_STRIDE, rng)]
-            )
-            phrase = phrase if rng.random() < 0.5 else None
-            mask, ids = mask * one, one.astype(np.int32)
-        elif kind == CLICKED and drawn.any():
-            clicks = [click_in(drawn, POSITIVE, MASK_STRIDE, rng) for _ in range(rng.integers(1, 3))]
-            beside = ~drawn & (weight > 0)
-            if beside.any() and rng.random() < 0.5:
-                clicks.append(click_in(beside, NEGATIVE, MASK_STRIDE, rng))
         interior = interior_map(ids) if ids is not None else None
         if triple.mode == "absent":
             interior = np.zeros(mask.shape, np.float32)
-        return Prompt(phrase, clicks, mask, weight, interior, present)
+        present = bool(mask.sum() * MASK_STRIDE**2 >= SMALLEST_THERE)
+        return Prompt(self._phrase(triple.concept, rng), [], mask, weight, interior, present)
 
     def _phrase(self, name: str, rng: np.random.Generator) -> str:
         words = [name, *self.concepts[name]["synonyms"]]
@@ -148,7 +154,7 @@ def window(
 ) -> tuple[np.ndarray, np.ndarray]:
     """A random square of the picture: uint8 (side, side, 3) and the 2×3 matrix that maps picture to window.
 
-    Rotated by quarter turns and mirrored; half of the windows of a drawn concept are centred on a marked pixel.
+    Turned and mirrored at random; half of the windows of a drawn concept are centred on a marked pixel.
     """
     pixels = pixels_of(triple.item.image)
     height, width = pixels.shape[:2]
@@ -162,6 +168,26 @@ def window(
         if len(ys):
             pick = rng.integers(len(ys))
             centre = np.array([xs[pick], ys[pick]]) + rng.uniform(-0.3, 0.3, 2) * span
+    return _turned(pixels, zoom, centre, side, rng)
+
+
+def window_at(
+    pixels: np.ndarray, one: np.ndarray, side: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `window`, around the object `one` (bool (H, W), not empty), which fills a random share of it."""
+    ys, xs = np.nonzero(one)
+    extent = max(np.ptp(xs), np.ptp(ys)) + 1
+    share = float(np.exp(rng.uniform(*np.log(OBJECT_SHARES))))
+    zoom = float(np.clip(share * side / extent, FILLED * side / max(one.shape), CLOSEST))
+    span = side / zoom
+    middle = np.array([xs.min() + xs.max(), ys.min() + ys.max()]) / 2
+    centre = middle + rng.uniform(-0.5, 0.5, 2) * max(0.0, span - extent)
+    reach = [_reach(length, span) for length in one.shape[::-1]]
+    return _turned(pixels, zoom, np.clip(centre, *zip(*reach, strict=True)), side, rng)
+
+
+def _turned(pixels: np.ndarray, zoom: float, centre: np.ndarray, side: int, rng: np.random.Generator):
+    """Rotated by quarter turns and mirrored."""
     turn = rng.integers(4) * np.pi / 2
     flip = 1 if rng.random() < 0.5 else -1
     rotate = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ np.diag([flip, 1])
@@ -171,15 +197,6 @@ def window(
 
 def _reach(length: int, span: float) -> tuple[float, float]:
     return (length / 2, length / 2) if span >= length else (span / 2, length - span / 2)
-
-
-def warp(array: np.ndarray, matrix: np.ndarray, side: int, nearest: bool = False) -> np.ndarray:
-    """`array` seen through `matrix`; beyond its edge the picture is mirrored. Shrinking is smoothed first."""
-    zoom = float(np.hypot(matrix[0, 0], matrix[1, 0]))
-    if not nearest and zoom < 0.75:
-        array = cv2.GaussianBlur(array, (0, 0), 0.4 / zoom)
-    flags = cv2.INTER_NEAREST if nearest else cv2.INTER_LINEAR
-    return cv2.warpAffine(array, matrix, (side, side), flags=flags, borderMode=cv2.BORDER_REFLECT_101)
 
 
 def interior_map(ids: np.ndarray) -> np.ndarray:

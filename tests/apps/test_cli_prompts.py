@@ -238,12 +238,6 @@ def test_a_scale_outside_the_card_is_told_with_its_mend(picture, capsys):
         assert (json.loads(captured.out)["warnings"], captured.err) == ([], "")
 
 
-def test_a_card_without_ranges_warns_of_nothing(picture, monkeypatch, capsys):
-    monkeypatch.setattr(Concept, "mpp_range", None)
-    assert main(["segment", str(picture), "--concept", "nucleus", "--mpp", "40"]) == 0
-    assert capsys.readouterr().err == ""
-
-
 def test_zarr_is_written_beside_the_other_files(picture, tmp_path, capsys):
     import zarr
 

@@ -1,5 +1,3 @@
-from types import SimpleNamespace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -38,15 +36,6 @@ def test_every_concept_has_one_place_whatever_its_parents_say(drawn):
     vocabulary = Vocabulary(concepts)
     placed = [entry.concept.name for entries in in_order(vocabulary).values() for entry in entries]
     assert sorted(placed) == sorted(vocabulary.concepts)
-
-
-def test_a_card_of_fewer_fields_is_shown_all_the_same():
-    bare = SimpleNamespace(
-        name="gland", kind="object", synonyms=("crypt",), scale=(0.5, 0.5), train=3, test=0, dice=None
-    )
-    page = vocabulary_page(SimpleNamespace(concepts={"gland": bare}), "old")
-    assert "Structures" in page
-    assert "crypt" in page
 
 
 def test_what_the_card_says_is_escaped_and_the_page_loads_nothing():

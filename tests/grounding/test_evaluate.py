@@ -11,14 +11,10 @@ from slidekick.data.errors import InputError
 from slidekick.data.items import Item, load_items
 from slidekick.data.triples import pixels_of, triples, truth
 from slidekick.grounding.calibration import PixelCalibration
-from slidekick.grounding.clicks import ENOUGH
 from slidekick.grounding.evaluate import (
     ABSENT_PROMPTS,
-    CLICKS,
-    MOST_CLICKED,
     ask_all,
     asked,
-    count_clicks,
     dice_mean,
     evaluate_grounding,
     headline,
@@ -27,6 +23,7 @@ from slidekick.grounding.evaluate import (
     summary,
 )
 from slidekick.grounding.finding import Finding
+from slidekick.grounding.interaction import CLICKS, MOST_CLICKED
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 NAMES = ["nucleus", "tumour", "stroma", "gland"]
@@ -34,23 +31,25 @@ SETS = ("gbm40", "kather2016_sample")
 
 
 class Oracle:
-    """Draws the truth. missed, invented: concepts that it gets wrong everywhere. clicks: how many it needs."""
+    """Draws the truth, and nothing where it is pointed. missed, invented: concepts that it gets wrong everywhere."""
 
-    def __init__(self, items, missed=(), invented=(), clicks=0, sets=SETS) -> None:
+    def __init__(self, items, missed=(), invented=(), sets=SETS) -> None:
         kinds = {"nucleus": "object", "gland": "object"}
         concepts = [Concept(name, kinds.get(name, "region"), (), (0.5, 0.5), 1.0, sets=sets) for name in NAMES]
         self.vocabulary = Vocabulary(concepts)
-        self.missed, self.invented, self.clicks = missed, invented, clicks
+        self.missed, self.invented = missed, invented
         self.asked: list[dict] = []
         self.known = {(pixels_of(t.item.image).tobytes(), t.concept): truth(t) for t in triples(items, NAMES)}
 
     def segment(self, image, concepts, *, mpp=None, points=None, boxes=None):
         self.asked.append({"concepts": list(concepts), "mpp": mpp, "points": list(points or [])})
-        return [self._one(image, name, len(points or ())) for name in concepts]
+        if boxes or not concepts:
+            return [Finding("object", np.zeros(image.shape[:2], bool), 0.0, 1.0)]
+        return [self._one(image, name) for name in concepts]
 
-    def _one(self, image, name: str, clicks: int) -> Finding:
+    def _one(self, image, name: str) -> Finding:
         mask, ids = self.known[image.tobytes(), name]
-        if name in self.missed or clicks < self.clicks:
+        if name in self.missed:
             mask = np.zeros_like(mask)
         if name in self.invented:
             mask = np.ones_like(mask)
@@ -236,6 +235,8 @@ def test_evaluation_gives_numbers_figures_and_rows_that_agree(items):
     assert metrics["absent_not_found"] == 1.0
     assert metrics["dice_mean_minus_unet"] is None
     assert metrics["clicks_to_dice_85"] == pytest.approx(np.mean([0] * MOST_CLICKED + [CLICKS] * MOST_CLICKED))
+    assert [metrics[f"object_by_{way}"] for way in ("box", "click")] == [0, 0]
+    assert result["headline"]["object_by_box"]["n"] == len(result["objects"]) == 9
     assert result["figures"]["nucleus"]["dice"]["n"] == 7
     assert result["headline"]["pixel_ece"]["n"] == 14 * 96 * 96
     assert len(result["rows"]) == 32
@@ -262,22 +263,7 @@ def test_pictures_without_a_mask_of_any_known_concept_are_an_input_error(items):
             evaluate_grounding(Oracle(items), chosen)
 
 
-# --- clicks and pictures
-
-
-def test_clicks_are_counted_on_top_of_the_words(items):
-    wanted = asked(items, NAMES)
-    for needed in (0, 1, 4):
-        rows = count_clicks(Oracle(items, clicks=needed), wanted)
-        assert [one["needed"] for one in rows] == [needed] * len(rows)
-        assert {one["concept"] for one in rows} == {"nucleus", "tumour"}, "what is nowhere drawn is not clicked"
-        assert len(rows) == 2 * MOST_CLICKED
-        for one in rows:
-            scores = [one[f"dice_{number}"] for number in (0, 1, 3, 5)]
-            assert scores == [float(number >= needed) for number in (0, 1, 3, 5)]
-    (never, *_) = count_clicks(Oracle(items, clicks=CLICKS + 1), wanted)
-    assert (never["needed"], never["dice_5"]) == (CLICKS, 0.0)
-    assert ENOUGH < 1
+# --- pictures
 
 
 def test_a_row_can_be_drawn_again(items):

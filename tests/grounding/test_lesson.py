@@ -21,7 +21,7 @@ PLAN = {
     "sides": {SIDE: 1},
     "positive_share": 0.8,
     "further": {True: 0.9, False: 0.6},
-    "prompts": [0.6, 0.2, 0.2],
+    "objects": 0.4,
 }
 SURE = 20.0
 

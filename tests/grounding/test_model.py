@@ -119,6 +119,37 @@ def test_points_their_place_and_their_kind_change_the_mask(small_model, phrases)
 
 
 @torch.inference_mode()
+def test_marks_are_drawn_where_they_are(small_model):
+    places = torch.tensor([[(17.0, 9.0), (41.0, 25.0), (50.0, 50.0)], [(20.0, 30.0), (44.0, 30.0), (0.0, 0.0)]])
+    labels = torch.tensor([[CORNER_FIRST, CORNER_LAST, POSITIVE], [POSITIVE, NEGATIVE, NO_POINT]])
+    drawn = small_model.marks.picture(places, labels, (8, 8))  # 32 × 32 cells of 2 px
+    assert drawn.shape == (2, 7, 32, 32)
+    assert (drawn.min(), drawn.max()) >= (0, 0)
+    assert drawn.max() <= 1
+    inside, outside, centred, *clicks = drawn[0]
+    box = torch.zeros(32, 32)
+    box[5:12, 9:20] = 1
+    torch.testing.assert_close((inside > 0.5).float(), box)
+    torch.testing.assert_close(inside + outside, torch.ones(32, 32))
+    assert divmod(int(centred.argmax()), 32) in {(8, 14), (8, 15)}
+    assert [divmod(int(channel.argmax()), 32) for channel in clicks[:2]] == [(24, 24)] * 2
+    assert not torch.stack(clicks[2:]).any()
+    inside, outside, centred, near, around, off, _ = drawn[1]
+    assert not torch.stack([inside, outside, centred]).any(), "no box, nothing outside it"
+    assert (near > 0).sum() < (around > 0).sum()
+    assert near[14, 9] > 0.8
+    assert off[14, 21] > 0.8
+    assert not (near * off).any()
+
+
+@torch.inference_mode()
+def test_no_mark_adds_nothing(small_model):
+    blank = small_model.marks(torch.ones(2, 3, 2), torch.full((2, 3), NO_POINT), (8, 6))
+    assert [tuple(level.shape) for level in blank] == [(2, 32, 8, 6), (2, 4, 32, 24)]
+    assert not any(level.any() for level in blank)
+
+
+@torch.inference_mode()
 def test_a_former_mask_changes_the_mask(small_model, phrases):
     one, clicks = small_model.encode(pixels()), points((10, 10, POSITIVE))
     former = torch.zeros(1, 32, 32)

@@ -8,9 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidekick.data.errors import InputError
-from slidekick.grounding.pointing import MOST_PROMPTS, checked_boxes, checked_points, outline_objects
+from slidekick.grounding.pointing import MOST_PROMPTS, USUAL, checked_boxes, checked_points, outline_objects
 from slidekick.grounding.runtime import Maps
 from slidekick.grounding.sizes import (
+    CLOSEST,
     CORNER_FIRST,
     CORNER_LAST,
     MASK_STRIDE,
@@ -28,9 +29,9 @@ NO_WORDS = np.zeros(PHRASE_WIDTH, np.float32)
 class Filler:
     """Fills a box, less discs about negative points; without a box draws discs about the positive ones."""
 
-    def __init__(self, window: int = 64, sure: float = 20.0) -> None:
+    def __init__(self, window: int = 64, sure: float = 20.0, radius: float = RADIUS) -> None:
         self.config = SegmentorConfig(window=window)
-        self.sure = sure
+        self.sure, self.radius = sure, radius
         self.windows: list[np.ndarray] = []
         self.asked: list[tuple] = []
 
@@ -41,7 +42,7 @@ class Filler:
 
     def decode(self, maps, phrases, points=None, labels=None, former=None):
         assert (phrases.shape, points.dtype, labels.dtype) == ((1, PHRASE_WIDTH), np.float32, np.int64)
-        self.asked.append((phrases[0], points[0], labels[0]))
+        self.asked.append((phrases[0], points[0], labels[0], former))
         cells = (np.arange(self.config.window // MASK_STRIDE) + 0.5) * MASK_STRIDE - 0.5  # px of their middles
         x, y = np.meshgrid(cells, cells)
         places = dict(zip(labels[0].tolist(), points[0].tolist(), strict=True))
@@ -50,7 +51,7 @@ class Filler:
             (x0, y0), (x1, y1) = places[CORNER_FIRST], places[CORNER_LAST]
             inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
         for (px, py), label in zip(points[0], labels[0], strict=True):
-            near = (x - px) ** 2 + (y - py) ** 2 < RADIUS**2
+            near = (x - px) ** 2 + (y - py) ** 2 < self.radius**2
             if label == POSITIVE and CORNER_FIRST not in places:
                 inside |= near
             if label == NEGATIVE:
@@ -162,23 +163,23 @@ sides = st.tuples(st.integers(0, 90), st.integers(0, 60), st.integers(6, 60), st
 
 
 @settings(deadline=None, max_examples=60)
-@given(sides, st.sampled_from([None, 0.3, 1.0, 3.0]), st.sampled_from([64, 128]))
-def test_a_box_is_filled_where_it_lies_whatever_the_zoom(box, zoom, window):
+@given(sides, st.sampled_from([64, 128]))
+def test_a_box_is_filled_where_it_lies_and_looked_at_as_large_as_in_training(box, window):
     x0, y0, w, h = box
     x1, y1 = min(x0 + w, SHAPE[1]), min(y0 + h, SHAPE[0])
     network = Filler(window)
-    drawn, labels = outlined(frames=[(x0, y0, x1, y1)], zoom=zoom, network=network)
+    drawn, labels = outlined(frames=[(x0, y0, x1, y1)], zoom=7.0, network=network)
     assert (drawn.shape, drawn.dtype) == (SHAPE, np.float32)
     assert (labels.shape, labels.dtype) == (SHAPE, np.int32)
     assert (labels > 0).tolist() == (drawn >= 0.5).tolist()
-    ((_, places, kinds),) = network.asked
+    ((_, places, kinds, _),) = network.asked
     assert kinds.tolist() == [CORNER_FIRST, CORNER_LAST]
     assert (places >= -0.01).all()
     assert (places <= window + 0.01).all(), "all of the box is seen"
     used = (places[1] - places[0]) / [x1 - x0, y1 - y0]
     np.testing.assert_allclose(used, used[0], rtol=1e-3)
-    if zoom is not None and zoom * max(x1 - x0, y1 - y0) <= 0.75 * window and zoom * 2 * max(SHAPE) >= window:
-        assert used[0] == pytest.approx(zoom, rel=1e-3), "the concept's own zoom, where the box fits"
+    wanted = USUAL * window / max(x1 - x0, y1 - y0)
+    assert used[0] == pytest.approx(min(max(wanted, window / (2 * max(SHAPE))), CLOSEST), rel=1e-3)
     slack = math.ceil(MASK_STRIDE / used[0]) + 1  # a mask cell, in px of the picture
     inside = np.zeros(SHAPE, bool)
     inside[y0 + slack : max(0, y1 - slack), x0 + slack : max(0, x1 - slack)] = True  # no end counted from behind
@@ -190,7 +191,7 @@ def test_a_box_is_filled_where_it_lies_whatever_the_zoom(box, zoom, window):
 
 def test_what_is_seen_is_the_picture_about_the_box():
     network, image = Filler(), picture()
-    outline_objects(network, image, NO_WORDS, 1.0, [], [(40, 20, 72, 52)], 1.0)
+    outline_objects(network, image, NO_WORDS, 1.0, [], [(46.4, 26.4, 65.6, 45.6)], 1.0)
     (window,) = network.windows
     np.testing.assert_array_equal(window, image[4:68, 24:88])
 
@@ -207,27 +208,30 @@ def test_each_box_is_one_object_numbered_in_their_order():
 
 def test_where_boxes_overlap_the_likelier_object_wins_whichever_comes_first():
     class Surer(Filler):
-        """Surer of the larger box."""
+        """Surer of the square box."""
 
         def decode(self, maps, phrases, points=None, labels=None, former=None):
-            self.sure = 20.0 if (points[0, 1] - points[0, 0]).min() > 26 else 1.0
+            width, height = points[0, 1] - points[0, 0]
+            self.sure = 20.0 if abs(width - height) < 1 else 1.0
             return super().decode(maps, phrases, points, labels, former)
 
     large, small = (20, 10, 70, 60), (40, 30, 90, 40)
     for frames, first in (([large, small], 1), ([small, large], 2)):
-        drawn, labels = outlined(frames=frames, zoom=0.6, network=Surer())
+        drawn, labels = outlined(frames=frames, network=Surer())
         assert (labels[32:38, 44:66] == first).all()
         assert (labels[32:38, 75:85] == 3 - first).all()
         assert (drawn[32:38, 44:66] > 0.9).all()
 
 
-def test_points_go_with_the_box_that_they_lie_in():
+def test_points_correct_the_box_that_they_lie_in():
     network = Filler()
     _, labels = outlined([(25, 25, 0), (105, 75, 1)], [(10, 10, 40, 40), (70, 10, 100, 40)], network=network)
-    assert [kinds.tolist() for *_, kinds in network.asked] == [
+    assert [kinds.tolist() for *_, kinds, _ in network.asked] == [
+        [CORNER_FIRST, CORNER_LAST],
         [CORNER_FIRST, CORNER_LAST, NEGATIVE],
         [CORNER_FIRST, CORNER_LAST],
     ]
+    assert [former is None for *_, former in network.asked] == [True, False, True]
     assert labels[25, 25] == 0
     assert labels[13, 13] == 1
     assert labels[25, 85] == 2
@@ -239,8 +243,12 @@ def test_points_alone_mean_one_object_and_all_of_them_are_seen():
     assert set(np.unique(labels)) == {0, 1}
     assert labels[5, 5] == labels[69, 99] == 1
     assert labels[40, 60] == 0
-    (_, places, kinds) = network.asked[0]
-    assert kinds.tolist() == [POSITIVE, POSITIVE, NEGATIVE]
+    assert [kinds.tolist() for *_, kinds, _ in network.asked[:3]] == [
+        [POSITIVE],
+        [POSITIVE, POSITIVE],
+        [POSITIVE, POSITIVE, NEGATIVE],
+    ]
+    (_, places, _, _) = network.asked[2]
     assert (places >= 0).all()
     assert (places <= 64).all()
 
@@ -256,6 +264,16 @@ def test_a_single_point_is_looked_at_at_the_concepts_zoom_or_as_it_is(x, y, zoom
     area = len(xs) / (np.pi * radius**2)
     corner = x < 2 * radius or y < 2 * radius or x > SHAPE[1] - 2 * radius or y > SHAPE[0] - 2 * radius
     assert corner or area == pytest.approx(1, abs=0.2)
+
+
+@pytest.mark.parametrize(("radius", "looks"), [(2.0, 2), (8.0, 1), (30.0, 2)])
+def test_what_lies_at_a_point_is_looked_at_again_where_it_is_too_small_or_large(radius, looks):
+    network = Filler(radius=radius)
+    outlined([(60, 40, 1)], network=network)
+    assert len(network.windows) == looks
+    if looks == 2:
+        (seen, again) = network.windows
+        assert not np.array_equal(seen, again)
 
 
 def test_the_slope_makes_probabilities_of_logits():

@@ -172,8 +172,10 @@ def test_points_without_a_box_bring_the_empty_point_that_sam_was_taught_with(seg
     decode = segmentor.network.decode
     monkeypatch.setattr(segmentor.network, "decode", lambda *a: asked.append(a[3].tolist()) or decode(*a))
     segmentor.segment(image, [], points=[(20, 20, 1), (50, 60, 0)])
+    assert asked[:2] == [[[POSITIVE, NO_POINT]], [[POSITIVE, NEGATIVE, NO_POINT]]]
+    asked.clear()
     segmentor.segment(image, [], points=[(20, 20, 1)], boxes=[(10, 10, 40, 40)])
-    assert asked == [[[POSITIVE, NEGATIVE, NO_POINT]], [[CORNER_FIRST, CORNER_LAST, POSITIVE]]]
+    assert asked == [[[CORNER_FIRST, CORNER_LAST]], [[CORNER_FIRST, CORNER_LAST, POSITIVE]]]
 
 
 class Hostile:

@@ -2,13 +2,14 @@
 
 import itertools
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidekick.grounding.sizes import MASK_STRIDE
-from slidekick.grounding.tiles import GRID, OVERLAP, SMALLEST, TILE, Canvas, Tiling, rescale
+from slidekick.grounding.tiles import GRID, OVERLAP, SMALLEST, TILE, Canvas, Tiling, rescale, warp
 
 even = st.integers(1, 1500).map(lambda half: 2 * half)
 sizes = st.tuples(even, even)
@@ -133,3 +134,16 @@ def test_at_about_its_own_scale_a_picture_is_left_as_it_is():
     assert rescale(image, 1.0) is image
     assert rescale(image, 1.015) is image
     assert rescale(image, 1.05).shape == (32, 42, 3)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 150), st.integers(0, 150), st.sampled_from([0.3, 0.5, 0.7]), st.integers(0, 3), st.booleans())
+def test_a_window_shows_the_same_whether_all_of_the_picture_was_smoothed_or_a_part(x, y, zoom, turns, flipped):
+    image = np.random.default_rng(0).integers(0, 256, (150, 150, 3), np.uint8)
+    angle = turns * np.pi / 2
+    turn = zoom * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    turn = turn @ np.diag([-1 if flipped else 1, 1])
+    matrix = np.column_stack([turn, 16 - turn @ [x, y]])
+    smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
+    whole = cv2.warpAffine(smooth, matrix, (32, 32), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    assert np.abs(warp(image, matrix, 32).astype(int) - whole).max() <= 2  # of 255: warpAffine counts in 1/32 px

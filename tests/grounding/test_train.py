@@ -38,7 +38,7 @@ CONFIG = {
         "ema": 0.9,
         "positive_share": 0.7,
         "further": {True: 0.9, False: 0.3},
-        "prompts": [0.6, 0.2, 0.2],
+        "objects": 0.4,
         "corrected": 0.5,
         "checkpoint_every": 2,
         "log_every": 1,
@@ -246,13 +246,12 @@ def without(section: str, key: str) -> str:
         (without("training", "seed"), "training.seed is missing"),
         (without("training", "corrected"), "training.corrected is missing"),
         (without("training", "sides"), "training.sides is no mapping"),
-        (without("training", "prompts"), "training.prompts"),
+        (without("training", "objects"), "training.objects"),
         (planned(learning_rate="1e-3"), "training.learning_rate is '1e-3', not a"),
         (planned(sides=[64, 96]), "training.sides is no mapping"),
         (planned(further=0.5), "training.further is no mapping"),
         (planned(sides={64: 0.7, 96: 0.1}), "training.sides"),
-        (planned(prompts=[0.5, 0.2, 0.1]), "training.prompts"),
-        (planned(prompts=[0.5, 0.5]), "training.prompts"),
+        (planned(objects="half"), "training.objects"),
         (changed(training=[1, 2]), "section 'training' is no mapping"),
         (changed(concepts=["nucleus"]), "section 'concepts' is no mapping"),
         (changed(model={"window": 64}), "model.width is missing"),
@@ -297,7 +296,7 @@ def test_the_shipped_configuration_is_complete():
     assert sum(entry["kind"] == "region" for entry in config["concepts"].values()) >= 2
     assert SegmentorConfig(**config["model"]).knows_words
     plan = config["training"]
-    assert sum(plan["prompts"]) == pytest.approx(1)
+    assert 0 < plan["objects"] < 1
     assert sum(plan["sides"].values()) == pytest.approx(1)
     assert all(side % 32 == 0 for side in plan["sides"])
     for name, entry in config["concepts"].items():

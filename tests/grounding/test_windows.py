@@ -10,8 +10,9 @@ from PIL import Image
 import slidekick.grounding.windows
 from slidekick.data.items import Item, load_items
 from slidekick.data.triples import Triple
-from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, FILLED, MASK_STRIDE, NEGATIVE, POSITIVE
-from slidekick.grounding.windows import Sampler, cut, interior_map, stain_jitter, warp, window
+from slidekick.grounding.sizes import CLOSEST, CORNER_FIRST, CORNER_LAST, FILLED, MASK_STRIDE, OBJECT_SHARES, POSITIVE
+from slidekick.grounding.tiles import warp
+from slidekick.grounding.windows import BY_BOX, OBJECTS, Sampler, cut, interior_map, stain_jitter, window, window_at
 
 SIDE = 64
 BOX = (30, 20, 70, 52)  # x0, y0, x1, y1 of the painted square
@@ -28,7 +29,7 @@ PLAN = {
     "sides": {64: 0.7, 96: 0.3},
     "positive_share": 0.8,
     "further": {True: 0.9, False: 0.3},
-    "prompts": [0.5, 0.25, 0.25],
+    "objects": 0.5,
 }
 
 
@@ -142,15 +143,28 @@ def test_cells_that_nobody_judged_have_no_weight(partly):
     assert not ids[:, 25:].any()
 
 
-def test_a_click_beside_the_concept_lies_where_somebody_judged(partly):
-    plan = PLAN | {"prompts": [0, 0, 1], "sides": {32: 1}}
-    sampler = Sampler({"nucleus": CONCEPTS["nucleus"] | {"jitter": [2, 2]}}, [partly.item], plan)
-    prompts = [prompt for index in range(80) for prompt in sampler.draw(0, index, 32)[1]]
-    negative = [(p, c) for p in prompts for c in p.clicks if c[2] == NEGATIVE]
-    assert len(negative) > 10
-    assert any(not prompt.judged.all() for prompt, _ in negative)
-    for prompt, (x, y, _) in negative:
-        assert prompt.judged[int(y / MASK_STRIDE), int(x / MASK_STRIDE)] == 1
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 60), st.integers(2, 60), st.integers(0, 58), st.integers(0, 28))
+def test_a_window_at_an_object_holds_all_of_it_at_a_share_as_trained(square, seed, wide, tall, left, top):
+    one = np.zeros(PICTURE[::-1], bool)
+    one[top : top + tall, left : left + wide] = True
+    _, matrix = window_at(np.zeros((*one.shape, 3), np.uint8), one, SIDE, np.random.default_rng(seed))
+    zoom, (least, most) = np.hypot(*matrix[:, 0]), OBJECT_SHARES
+    assert FILLED * SIDE / max(PICTURE) - 1e-9 <= zoom <= CLOSEST + 1e-9
+    share = zoom * max(wide, tall) / SIDE
+    assert share <= most + 1e-9 or zoom == pytest.approx(FILLED * SIDE / max(PICTURE)), "no more fits the window"
+    assert share >= least - 1e-9 or zoom == pytest.approx(CLOSEST)
+    corners = np.array([[left, top, 1], [left + wide - 1, top + tall - 1, 1]]) @ matrix.T
+    assert (corners >= -zoom - 1).all()
+    assert (corners <= SIDE + zoom + 1).all()
+
+
+def test_objects_are_pointed_at_where_somebody_judged(partly):
+    sampler = Sampler({"nucleus": CONCEPTS["nucleus"]}, [partly.item], PLAN | {"objects": 1.0})
+    prompts = [prompt for index in range(40) for prompt in sampler.draw(0, index, 32)[1]]
+    assert len(prompts) > 40
+    for prompt in prompts:
+        assert prompt.judged[prompt.mask >= 0.5].mean() > 0.5, "but for cells on the border"
 
 
 def test_pools_hold_what_is_there_and_what_is_not_by_set(sampler, painted):
@@ -218,7 +232,8 @@ def test_draws_hold_windows_of_the_asked_size_and_one_to_three_prompts(sampler):
                 (cells, cells),
                 np.float32,
             )
-        assert len({prompt.phrase for prompt in prompts if prompt.phrase}) == sum(bool(p.phrase) for p in prompts)
+        words = [prompt.phrase for prompt in prompts if not prompt.clicks]
+        assert len(set(words)) == len(words)
 
 
 def test_words_are_the_names_and_synonyms_of_the_configuration(prompts):
@@ -248,25 +263,30 @@ def test_what_is_wholly_there_fills_the_window_and_tells_no_objects(prompts):
     assert all(prompt.present and (prompt.mask == 1).all() and prompt.interior is None for prompt in whole)
 
 
-def test_prompts_of_each_kind_come_in_their_shares(prompts):
-    """Of those that are there: words; one object by a box or a point; words with clicks."""
-    kinds = Counter(
-        "text"
-        if not prompt.clicks
-        else "box"
-        if prompt.clicks[0][2] == CORNER_FIRST
-        else "no words"
-        if prompt.phrase is None
-        else "clicked"
-        for prompt in prompts
-        if prompt.present
-    )
-    assert 0.4 < kinds["text"] / kinds.total() < 0.65
-    assert min(kinds["box"], kinds["no words"], kinds["clicked"]) >= 5
+def kind(prompt) -> str:
+    if not prompt.clicks:
+        return "words"
+    return "box" if prompt.clicks[0][2] == CORNER_FIRST else "click"
 
 
-def test_a_box_and_a_lone_point_mean_one_object(prompts):
-    boxed = [prompt for prompt in prompts if prompt.clicks and prompt.clicks[0][2] == CORNER_FIRST]
+def test_windows_of_a_drawn_concept_ask_by_words_or_for_objects_in_the_plans_shares(square):
+    item = replace(square.item, classes={1: "nucleus"})
+    sampler = Sampler({"nucleus": CONCEPTS["nucleus"]}, [item], PLAN | {"objects": 0.4})
+    draws = [sampler.draw(0, index, SIDE)[1] for index in range(300)]
+    kinds = [Counter(map(kind, prompts)) for prompts in draws]
+    assert all(found["words"] in (0, found.total()) for found in kinds), "never mixed"
+    assert 0.3 < np.mean([not found["words"] for found in kinds]) < 0.5
+    total = sum(kinds, Counter())
+    assert total["box"] / (total["box"] + total["click"]) == pytest.approx(BY_BOX, abs=0.1)
+    assert max(found.total() for found in kinds) == OBJECTS
+    named = Counter((kind(prompt), prompt.phrase is not None) for prompts in draws for prompt in prompts)
+    assert named["click", True] == 0, "a click with words means all of the concept, and is made in corrections"
+    assert 0.3 < named["box", True] / total["box"] < 0.7
+
+
+def test_a_box_means_one_object(prompts):
+    boxed = [prompt for prompt in prompts if kind(prompt) == "box"]
+    assert len(boxed) > 20
     for prompt in boxed:
         (x0, y0, _), (x1, y1, last) = prompt.clicks
         assert last == CORNER_LAST
@@ -280,15 +300,13 @@ def test_a_box_and_a_lone_point_mean_one_object(prompts):
         assert ((prompt.interior > 0) <= (prompt.mask > 0)).all()
 
 
-def test_positive_clicks_lie_on_what_is_to_be_drawn_and_negative_ones_beside_it(prompts):
-    labels = Counter()
-    for prompt in prompts:
-        for x, y, label in prompt.clicks:
-            if label in (POSITIVE, NEGATIVE):
-                labels[label] += 1
-                inside = prompt.mask[int(y / MASK_STRIDE), int(x / MASK_STRIDE)] >= 0.5
-                assert inside == (label == POSITIVE)
-    assert min(labels.values()) >= 5
+def test_a_click_lies_on_what_is_to_be_drawn(prompts):
+    clicked = [prompt for prompt in prompts if kind(prompt) == "click"]
+    assert len(clicked) > 20
+    for prompt in clicked:
+        ((x, y, label),) = prompt.clicks
+        assert label == POSITIVE
+        assert prompt.mask[int(y / MASK_STRIDE), int(x / MASK_STRIDE)] >= 0.5
 
 
 def test_pictures_that_would_not_fill_a_large_window_are_passed_over_for_those_that_do(square, tmp_path, monkeypatch):
