@@ -7,14 +7,13 @@ The task's loss teaches the router too, through the soft gates; a balance and a 
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from trl import SFTConfig, SFTTrainer
+from trl import SFTTrainer
 
 from slidekick.copilot.experts import (
     EXPERTS,
@@ -30,7 +29,7 @@ from slidekick.copilot.mini import WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_maps, token_rows
+from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_arguments, cached_maps, token_rows
 
 SECTIONS = ("experts", "losses", "views", "instructions", "sft")
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
@@ -171,19 +170,9 @@ def _trainer(model, processor, experts: Experts, rows: list[dict], maps, config:
     for parameter in experts.trainable():
         parameter.requires_grad_(True)
     model.add_module("slidekick_router", experts.router)  # so that the trainer's optimizer finds it
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return MixtureTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(out / CHECKPOINTS),
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            max_length=None,
-            gradient_checkpointing=False,
-            report_to="none",
-            use_cpu=not torch.cuda.is_available(),
-            **config["sft"],
-        ),
+        args=cached_arguments(config["sft"], out),
         train_dataset=Dataset.from_list(rows),
         data_collator=RoutedCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,

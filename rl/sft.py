@@ -235,21 +235,26 @@ class CachedVisionTrainer(SFTTrainer):
         return (loss, outputs) if return_outputs else loss
 
 
+def cached_arguments(plan: dict, out: Path) -> SFTConfig:
+    """trl's arguments for rows that are tokens and maps already; plan: the YAML's section `sft`."""
+    return SFTConfig(
+        output_dir=str(out / CHECKPOINTS),
+        remove_unused_columns=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        max_length=None,
+        gradient_checkpointing=False,
+        report_to="none",
+        use_cpu=not torch.cuda.is_available(),
+        **plan,
+    )
+
+
 def _fit(model, processor, rows: list[dict], maps: Maps, config: dict, out: Path, resume: bool) -> Path:
     from datasets import Dataset
 
     trainer = CachedVisionTrainer(
         model=model,
-        args=SFTConfig(
-            output_dir=str(out / CHECKPOINTS),
-            remove_unused_columns=False,
-            dataset_kwargs={"skip_prepare_dataset": True},
-            max_length=None,
-            gradient_checkpointing=False,
-            report_to="none",
-            use_cpu=not torch.cuda.is_available(),
-            **config["sft"],
-        ),
+        args=cached_arguments(config["sft"], out),
         train_dataset=Dataset.from_list(rows),
         data_collator=CachedVisionCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,
