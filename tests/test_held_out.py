@@ -15,6 +15,7 @@ from slidekick.data.slide import read_roi
 from slidekick.data.triples import pixels_of, triples, truth
 from slidekick.grounding import Segmentor
 from slidekick.grounding.evaluate import ask_all, asked
+from slidekick.grounding.interaction import point_at_objects
 from slidekick.grounding.metrics import dice
 from slidekick.rl.evaluation.yardsticks import leaks
 from slidekick.rl.instructions import question_for
@@ -56,6 +57,14 @@ def test_what_is_not_in_a_picture_is_mostly_not_found(segmentor):
     absent = [row for row in rows(segmentor, ["glomerulus", "gland", "tumour"]) if not row["there"]]
     assert len(absent) >= 60
     assert np.mean([row["found"] for row in absent]) < 0.25
+
+
+def test_a_box_outlines_the_object_in_it_and_further_clicks_mend_it(segmentor):
+    wanted = asked(load_items(DATA, ["gbm40", "glas"], "test"), ["nucleus", "gland"])
+    objects = point_at_objects(segmentor, wanted)
+    assert len(objects) >= 15
+    assert np.mean([row["box"] for row in objects]) > 0.75
+    assert np.mean([row["3_clicks"] for row in objects]) > np.mean([row["click"] for row in objects]) > 0.4
 
 
 def test_a_finding_is_the_same_whichever_runtime_gives_it(segmentor):
