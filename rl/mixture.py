@@ -11,8 +11,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch.nn import functional as F
-from transformers.modeling_outputs import BaseModelOutputWithPooling
 from trl import SFTTrainer
 
 from slidekick.copilot.experts import (
@@ -29,7 +27,15 @@ from slidekick.copilot.mini import WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, cached_arguments, cached_maps, token_rows
+from slidekick.rl.sft import (
+    BASE,
+    CHECKPOINTS,
+    CachedVisionCollator,
+    answered_loss,
+    cached_arguments,
+    cached_maps,
+    token_rows,
+)
 
 SECTIONS = ("experts", "losses", "views", "instructions", "sft")
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
@@ -75,18 +81,8 @@ class MixtureTrainer(SFTTrainer):
             tokens = shell.model.multi_modal_projector(inputs.pop("maps"))
         words = mean_embedding(shell.get_input_embeddings(), question, counted)
         gates, scores = self.experts.route(mean_of_rows(tokens.mean(1), shown), words)
-        keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
         with self.experts.speaking(gates):
-            outputs = model(
-                **inputs,
-                mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
-                logits_to_keep=keep + 1,
-                use_cache=False,
-            )
-        said = F.cross_entropy(
-            outputs.logits[:, :-1].float().flatten(0, 1), labels[:, -keep:].flatten(), reduction="sum"
-        )
-        loss = said / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+            loss, outputs = answered_loss(model, inputs, tokens, labels, num_items_in_batch)
         loss = loss + self.losses["balance"] * balance_loss(scores, gates) + self.losses["z"] * z_loss(scores)
         return (loss, outputs) if return_outputs else loss
 

@@ -222,17 +222,26 @@ class CachedVisionTrainer(SFTTrainer):
         shell = self.accelerator.unwrap_model(model).get_base_model()
         # A batch without pictures passes an empty stack, so that the connector stays part of every step.
         tokens = shell.model.multi_modal_projector(inputs.pop("maps"))
-        keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
-        outputs = model(
-            **inputs,
-            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
-            logits_to_keep=keep + 1,
-            use_cache=False,
-        )
-        logits = outputs.logits[:, :-1].float()
-        loss = F.cross_entropy(logits.flatten(0, 1), labels[:, -keep:].flatten(), reduction="sum")
-        loss = loss / ((labels != -100).sum() if num_items_in_batch is None else num_items_in_batch)
+        loss, outputs = answered_loss(model, inputs, tokens, labels, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+
+def answered_loss(model, inputs: dict, tokens: torch.Tensor, labels: torch.Tensor, number=None):
+    """Loss over what the assistant says, and the outputs; only columns from the first answered one on are projected.
+
+    tokens: image tokens (N, 36, D) of all rows' pictures. labels: (B, T), −100 outside. number: answered tokens of the
+    whole step; None: of this batch.
+    """
+    keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
+    outputs = model(
+        **inputs,
+        mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
+        logits_to_keep=keep + 1,
+        use_cache=False,
+    )
+    logits = outputs.logits[:, :-1].float()
+    loss = F.cross_entropy(logits.flatten(0, 1), labels[:, -keep:].flatten(), reduction="sum")
+    return loss / ((labels != -100).sum() if number is None else number), outputs
 
 
 def cached_arguments(plan: dict, out: Path) -> SFTConfig:
