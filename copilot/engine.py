@@ -102,7 +102,12 @@ class TorchEngine:
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
     def turns(self, asked: Sequence[tuple[Sequence[dict], np.ndarray]], tools: Sequence[dict]) -> list[Turn]:
-        """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed."""
+        """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed.
+
+        With experts one after the other, since each question weighs them anew.
+        """
+        if self.experts is not None:
+            return [list(self.turn(messages, image, tools))[-1] for messages, image in asked]
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
             grammar = self._grammar(tools)
@@ -119,7 +124,9 @@ class TorchEngine:
         """
         ids = token_ids(self.processor.tokenizer, options)
         with self._busy:
-            return weigh(self.model, self.encode(messages, image, tools), ids, self.end_tokens)
+            inputs = self.encode(messages, image, tools)
+            with self._speaking(messages, inputs):
+                return weigh(self.model, inputs, ids, self.end_tokens)
 
     def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
         """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels."""

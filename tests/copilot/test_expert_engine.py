@@ -71,3 +71,14 @@ def test_the_router_reads_the_last_question(engine):
     assert question_ids(messages, tokenizer) == tokenizer("How many nuclei?", add_special_tokens=False)["input_ids"]
     assert question_ids([{"role": "user", "content": "gland"}], tokenizer)
     assert question_ids([], tokenizer) == []
+
+
+def test_turns_and_options_speak_with_the_experts_too(engine):
+    asked = [(ask("How many nuclei?"), IMAGE), (ask("upper left, covering the picture"), IMAGE)]
+    several = engine.turns(asked, tool_schemas())
+    assert several == [list(engine.turn(messages, image, tool_schemas()))[-1] for messages, image in asked]
+    options = ["a gland", "212 nuclei"]
+    heard = engine.options(*asked[0], tool_schemas(), options)
+    silent = TorchEngine(engine.model, engine.processor).options(*asked[0], tool_schemas(), options)
+    assert np.isfinite(heard).all()
+    assert not np.allclose(heard, silent, atol=1e-3)
