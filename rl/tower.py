@@ -71,7 +71,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
     """
     torch.manual_seed(plan["seed"])
     rng = np.random.default_rng(plan["seed"])
-    tower = new_tower()
+    tower = new_tower().to(memory_format=torch.channels_last)
     answers = heads_of(items)
     heads = {head: nn.Linear(1280, len(found)) for head, found in answers.items()}  # ModuleDict forbids some names
     taught = nn.ModuleList(heads.values()).parameters()
