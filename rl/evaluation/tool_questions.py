@@ -115,9 +115,9 @@ class _Maker:
         kind = WORDS[turn % len(WORDS)]
         word = _next(self.words[kind], lambda one: tool != "count" or one.one != one.many)
         template = _next(self.wordings[tool, wording], lambda one: fits(one, word))
-        shown = self.showing.get(word.argument) if turn % NOT_SHOWN else None
+        shown = self.showing.get(word.concept) if turn % NOT_SHOWN else None
         item = _next(self.pictures, lambda one: not shown or (one.set, one.id) in shown)
-        notes = {"expected_tool": tool, "expected_argument": word.argument, "asked_word": word.one, "word": kind}
+        notes = {"expected_tool": tool, "expected_argument": word.concept, "asked_word": word.one, "word": kind}
         return _question(item, filled(template, word), notes | {"wording": wording, "template": template})
 
     def plain(self, wording: str) -> Question:

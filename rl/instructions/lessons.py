@@ -39,7 +39,7 @@ class ToolFamily(ABC):
     def exchange(self, rng: np.random.Generator, word: Word, result: dict) -> Exchange:
         """Question, call and answer."""
         question, sentence = self.wording(rng, word, result)
-        return called(question, [Call(self.tool, word.argument, result)], sentence)
+        return called(question, [Call(self.tool, word.one, result)], sentence)
 
     @abstractmethod
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
