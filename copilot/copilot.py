@@ -134,7 +134,7 @@ class Copilot:
         draft.messages = [*_history_messages(history), _user(draft.question, with_image=not history)]
         calls_left = MAX_STEPS
         while True:
-            turn = first or (yield from self._turn(draft, calls=calls_left > 0))
+            turn = yield from self._turn(draft, calls_left > 0, first)
             first = None
             call = draft.read(turn)
             if call is None or calls_left == 0:
@@ -149,10 +149,12 @@ class Copilot:
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
 
-    def _turn(self, draft: _Draft, *, calls: bool) -> Iterator[Event]:
-        """One model turn; its text is passed on as it comes unless the turn is a call. Returns the turn."""
+    def _turn(self, draft: _Draft, calls: bool, written: Turn | None) -> Iterator[Event]:
+        """One model turn, or the one written before; its text is passed on as it comes unless the turn is a call.
+        Returns the turn."""
         held, spoken = "", False
-        for piece in self.engine.turn(draft.messages, draft.box.roi.pixels, self.schemas, calls=calls):
+        shown = draft.messages, draft.box.roi.pixels, self.schemas
+        for piece in (written.text, written) if written else self.engine.turn(*shown, calls=calls):
             if isinstance(piece, Turn):
                 turn = piece
             elif spoken:

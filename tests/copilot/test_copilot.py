@@ -7,7 +7,7 @@ import pytest
 from slidekick.copilot.answer import MAX_QUESTION, check_question
 from slidekick.copilot.confidence import Confidence
 from slidekick.copilot.copilot import MAX_STEPS, Copilot, Event, find_masks, short_answer
-from slidekick.copilot.engine import TorchEngine
+from slidekick.copilot.engine import TorchEngine, Turn
 from slidekick.copilot.grammar import ToolCall
 from slidekick.data.errors import InputError
 
@@ -152,6 +152,15 @@ def test_events_come_in_order_and_text_never_shows_a_call(segmentor, roi, script
     assert events[1].findings[0].concept == "nucleus"
     assert events[1].step.seconds >= 0
     assert isinstance(events[0], Event)
+
+
+def test_a_first_turn_that_is_there_already_is_not_written_again(segmentor, roi, scripted):
+    engine = scripted("There are 3 nuclei.")
+    assert Copilot(engine, segmentor).ask(roi, HOW_MANY, first=Turn(COUNT, 0.5)).steps[0].result["count"] == 3
+    assert len(engine.asked) == 1
+    events = list(Copilot(scripted(), segmentor).stream(roi, HOW_MANY, first=Turn("Colon.", 0.5)))
+    assert [event.text for event in events if event.kind == "text"] == ["Colon."]
+    assert (events[-1].answer.text, events[-1].answer.confidence) == ("Colon.", 0.5)
 
 
 def test_text_that_begins_like_a_call_is_shown_in_full(segmentor, roi, scripted):
