@@ -123,8 +123,7 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
     add: a folder of experts to go on from; those that the configuration names and it lacks are new, and only they and
     the router learn. Raises InputError for a configuration, data or experts that cannot be used.
     """
-    from slidekick.rl.instructions import make_instructions
-    from slidekick.rl.instructions.material import Plan, gather
+    from slidekick.rl.instructions.material import Plan, gather, make_lessons
 
     config = load_config(config_path)
     lessons = Plan.read(config["instructions"], config_path)
@@ -134,7 +133,7 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
     experts = _experts(model, config["experts"], add)
     out.mkdir(parents=True, exist_ok=True)
     maps = cached_maps(model, material.items, config["views"], out / "maps.npy")
-    made = make_instructions(material.items, lessons.count, lessons.seed, lessons.shares, material.texts)
+    made = make_lessons(lessons, material)
     rows = token_rows(made, processor, maps, lessons.seed)
     for row, one in zip(rows, made, strict=True):
         row["question"] = question_ids(one.messages, processor.tokenizer)
