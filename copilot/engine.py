@@ -157,11 +157,12 @@ class TorchEngine:
             return
         with torch.inference_mode():
             picture = pooled_picture(self.model, inputs)
-            gates, _ = self.experts.route(picture, self._pooled_question(messages))
+            gates, _ = self.experts.route(picture, self.pooled_question(messages))
         with self.experts.speaking(gates):
             yield {name: round(float(g), 4) for name, g in zip(self.experts.plan.names, gates[0], strict=True) if g > 0}
 
-    def _pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
+    def pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
+        """(1, D): what the router reads of the last question; zeros where nothing was asked."""
         ids = question_ids(messages, self.processor.tokenizer)
         ids = torch.tensor([ids], device=self.model.device, dtype=torch.long)
         return mean_embedding(self.model.get_input_embeddings(), ids, torch.ones_like(ids, dtype=torch.bool))
