@@ -90,24 +90,39 @@ class Copilot:
         confidence = load_confidence(folder, commit) if folder.is_dir() else None
         return cls(TorchEngine(model, processor, shown), segmentor, commit, confidence)
 
-    def ask(self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None) -> Answer:
+    def ask(
+        self,
+        roi: Roi,
+        question: str,
+        history: Sequence[Answer] = (),
+        *,
+        box: Toolbox | None = None,
+        first: Turn | None = None,
+    ) -> Answer:
         """Answer one question about one picture.
 
         history: earlier answers of the same conversation, oldest first; the model is shown as many as it was
         made for (mini: none). box: the tools over this picture where
         several questions share what was found in it (see `toolbox`); evidence ids then run on from one answer to
-        the next. Raises InputError for a question that is empty or longer than 4000 characters.
+        the next. first: the model's first turn where it was written before, as `TorchEngine.turns` does for many
+        questions at once. Raises InputError for a question that is empty or longer than 4000 characters.
         """
-        return [event.answer for event in self.stream(roi, question, history, box=box)][-1]
+        return [event.answer for event in self.stream(roi, question, history, box=box, first=first)][-1]
 
     def stream(
-        self, roi: Roi, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None
+        self,
+        roi: Roi,
+        question: str,
+        history: Sequence[Answer] = (),
+        *,
+        box: Toolbox | None = None,
+        first: Turn | None = None,
     ) -> Iterator[Event]:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
         question = check_question(question)
         box = self.toolbox(roi) if box is None else box
         shown = list(history)[-self.engine.history :] if self.engine.history else []
-        return self._answer(_Draft(question, box), shown)
+        return self._answer(_Draft(question, box), shown, first)
 
     def toolbox(self, roi: Roi) -> Toolbox:
         """The tools over one picture; give it to several questions so that each concept is looked for once."""
@@ -115,11 +130,12 @@ class Copilot:
             raise InputError(f"a question needs a picture as Roi, not {type(roi).__name__}; see read_roi")
         return Toolbox(self.segmentor, roi)
 
-    def _answer(self, draft: _Draft, history: Sequence[Answer]) -> Iterator[Event]:
+    def _answer(self, draft: _Draft, history: Sequence[Answer], first: Turn | None) -> Iterator[Event]:
         draft.messages = [*_history_messages(history), _user(draft.question, with_image=not history)]
         calls_left = MAX_STEPS
         while True:
-            turn = yield from self._turn(draft, calls=calls_left > 0)
+            turn = first or (yield from self._turn(draft, calls=calls_left > 0))
+            first = None
             call = draft.read(turn)
             if call is None or calls_left == 0:
                 break

@@ -92,6 +92,11 @@ def states_measurement(sentence: str) -> bool:
     return bool(_STATES_FINDING.search(body) or quantities(body) or shares(body) or places(body))
 
 
+def denies(text: str) -> bool:
+    """Whether a text says that something is not so: "no", "without", "not found", "0 nuclei"."""
+    return bool(_NEGATION.search(text)) or any(q.value == 0 and not q.unit for q in quantities(text))
+
+
 def _check(sentence: str, facts: list[_Fact]) -> tuple[Claim, str]:
     if not states_measurement(sentence):
         return Claim(sentence, (), True, "reading"), ""
@@ -132,7 +137,7 @@ def _check_clause(clause: str, facts: list[_Fact], topic: _Fact | None) -> tuple
 
 def _presence(clause: str, mentions: list[_Mention]) -> tuple[list[str], str]:
     """Every concept named must have been looked for, and be there or not as the clause says."""
-    denied = bool(_NEGATION.search(clause)) or any(q.value == 0 and not q.unit for q in quantities(clause))
+    denied = denies(clause)
     used = []
     for fact in (mention.fact for mention in mentions):
         name = fact.evidence[0].concept

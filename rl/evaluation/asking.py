@@ -20,15 +20,18 @@ import numpy as np
 from tqdm import tqdm
 
 from slidekick.copilot.copilot import Copilot, find_masks
+from slidekick.copilot.engine import Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import opens_call
 from slidekick.copilot.mini import weights_hash
+from slidekick.copilot.tools import Toolbox
 from slidekick.data.errors import InputError, OutputError
 from slidekick.data.slide import Region, Roi, read_roi
 from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank
 from slidekick.rl.evaluation.questions import Question, to_grid
 
 BATCH = 16  # questions between two writes of the journal
+KEPT = 2  # how a journal keeps an answer; raise it when more is kept, so that older ones are asked again
 LEAST_PX = 10  # smaller pieces of a mask are specks, as in the segmentor's own instances
 
 
@@ -50,7 +53,7 @@ class Ask:
     def key(self, model: str, tools: str = "") -> str:
         """Names this question to this model with these tools, whatever item it came from."""
         shown = BLANK if self.picture is None or self.change == BLANK else digest(self.picture)
-        parts = [model, shown, self.change, self.words, self.options, tools if self.tools else None, self.mpp]
+        parts = [KEPT, model, shown, self.change, self.words, self.options, tools if self.tools else None, self.mpp]
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def roi(self) -> Roi:
@@ -130,6 +133,7 @@ class Asker:
 
     def __init__(self, copilot: Copilot, journal: Journal | None = None) -> None:
         self.copilot, self.journal = copilot, journal or Journal()
+        self._box: tuple[tuple, Toolbox] | None = None  # of the last picture, for the next question about it
 
     @cached_property
     def model(self) -> str:
@@ -144,8 +148,9 @@ class Asker:
         return weights_hash(Path(folder)) if folder else ""
 
     def ask(self, asks: Sequence[Ask], title: str) -> list[dict]:
-        """What is said to each: {"answer", "probability", "complete", "tool", "logits", "boxes", "supported"}.
+        """What is said to each: {"answer", "probability", "complete", "tool", "calls", "logits", "boxes", "supported"}.
 
+        calls: [{"tool", "argument", "result"}] in their order; empty too where a call was not carried out.
         logits: log-probability of each option as the whole turn, None where the engine cannot tell. boxes: of what
         tools found, on the grid of 0–999, None where none was looked for. supported: share of its sentences.
         """
@@ -167,7 +172,7 @@ class Asker:
         for i, turn in zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True):
             logits = rows[i]["logits"] if rows[i] else None
             if turn is None or (asks[i].tools and opens_call(turn.text)):
-                rows[i] = self._answered(asks[i], rois[i])
+                rows[i] = self._answered(asks[i], rois[i], turn)
             else:
                 called = bool(opens_call(turn.text))
                 rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
@@ -191,11 +196,22 @@ class Asker:
         prompts = [(_messages(ask.words), roi.pixels) for ask, roi in asked]
         return self.copilot.engine.turns(prompts, self.copilot.schemas)
 
-    def _answered(self, ask: Ask, roi: Roi) -> dict:
-        """The copilot's whole answer, tools and all."""
-        answer = self.copilot.ask(roi, ask.words)
+    def _answered(self, ask: Ask, roi: Roi, first: Turn | None) -> dict:
+        """The copilot's whole answer, tools and all. first: its first turn where it was written with others."""
+        answer = self.copilot.ask(roi, ask.words, box=self._toolbox(ask, roi), first=first)
         row = _row(answer.text, answer.confidence, tool=bool(answer.steps), boxes=_found_boxes(answer, roi))
-        return row | {"supported": _supported(answer.claims)}
+        calls = [
+            {"tool": step.name, "argument": step.arguments.get("concept"), "result": step.result}
+            for step in answer.steps
+        ]
+        return row | {"calls": calls, "supported": _supported(answer.claims)}
+
+    def _toolbox(self, ask: Ask, roi: Roi) -> Toolbox:
+        """The tools over the question's picture, and what they found in it, kept until another picture comes."""
+        shown = (None if ask.picture is None else digest(ask.picture), ask.change, ask.mpp)
+        if self._box is None or self._box[0] != shown:
+            self._box = shown, self.copilot.toolbox(roi)
+        return self._box[1]
 
 
 def _supported(claims: Sequence) -> float | None:
@@ -209,7 +225,7 @@ def _messages(words: str) -> list[dict]:
 
 def _row(answer: str | None, probability: float, *, complete: bool = True, tool: bool = False, boxes=None) -> dict:
     shown = {"answer": answer, "probability": round(float(probability), 5), "complete": complete, "tool": tool}
-    return shown | {"logits": None, "boxes": boxes, "supported": None}
+    return shown | {"calls": [], "logits": None, "boxes": boxes, "supported": None}
 
 
 def _found_boxes(answer, roi: Roi) -> list[list[int]] | None:

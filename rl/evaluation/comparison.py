@@ -58,7 +58,7 @@ def compare(first: Path, second: Path) -> dict:
         rows = np.intersect1d(one.rows, other.rows)
         if not len(rows):
             continue
-        groups, sets = ([a[i][key] for i in rows] for key in ("group", "set"))
+        groups, sets = one.clusters(a, rows)
         resamples = min(one.resamples, other.resamples)
 
         def difference(index: np.ndarray, one=one, other=other, rows=rows) -> float:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,6 +17,7 @@ from slidekick.data.statistics import RESAMPLES, Figure, clustered
 from slidekick.rl import scores
 from slidekick.rl.evaluation.changes import NONE
 
+SMALL = 5  # questions; the figure of a set with fewer means little by itself
 SLOW = 200  # resamples for figures that take milliseconds each
 RISK = 0.1  # share wrong among the answers given that coverage is told for
 YARDSTICKS = ("linear_probe", "finetuned_head", "commonest", "text_only")
@@ -37,21 +38,41 @@ ORDERED = {
     ),
 }  # fmt: skip
 
+# Figures of tool use -> their parts by a column's value.
+_TOOL = {tool: ("expected_tool", tool) for tool in ("count", "segment", "measure")}
+_WORDING = {"taught_wordings": ("wording", "taught"), "new_wordings": ("wording", "new")}
+_WORD = {"names": ("word", "name"), "synonyms": ("word", "synonym"), "outside": ("word", "outside")}
+TOOL_PARTS = {
+    "tool_choice": _TOOL | {"none": ("expected_tool", "none")} | _WORDING,
+    "tool_arguments": _TOOL | _WORDING | _WORD | {"outside_new": ("word", "outside, new")},
+    "numbers_equal": {tool: ("called_tool", tool) for tool in _TOOL},
+}
+
 
 @dataclass(frozen=True)
 class Measure:
-    """rows: the row numbers that count. value: takes row numbers, repeats and all, and gives a number or NaN."""
+    """rows: the row numbers that count. value: takes row numbers, repeats and all, and gives a number or NaN.
+
+    within_sets: whether groups are resampled set by set (a figure of these sets) or all together, where sets are only
+    where the pictures came from.
+    """
 
     rows: np.ndarray
     value: Callable[[np.ndarray], float]
     resamples: int = RESAMPLES
+    within_sets: bool = True
+
+    def clusters(self, rows: Sequence[dict], index: np.ndarray) -> tuple[list, list]:
+        """What is resampled of the rows `index`: each one's group, and within which set."""
+        names = [(rows[i]["set"], rows[i]["group"]) for i in index]
+        return names, [name if self.within_sets else None for name, _ in names]
 
 
 def figures(rows: Sequence[dict], measures: dict[str, Measure]) -> dict[str, Figure]:
-    """Each measure with its interval: groups are resampled within their sets."""
+    """Each measure with its interval: whole groups are resampled (see `Measure`)."""
     told = {}
     for name, measure in measures.items():
-        groups, sets = ([rows[i][key] for i in measure.rows] for key in ("group", "set"))
+        groups, sets = measure.clusters(rows, measure.rows)
         told[name] = clustered(lambda index, m=measure: m.value(m.rows[index]), groups, sets, 0, measure.resamples)
     return told
 
@@ -71,9 +92,8 @@ def measures_of(rows: Sequence[dict], risk: float = RISK) -> dict[str, Measure]:
     """The measures of the family that the rows belong to; only rows asked as they are count."""
     asked = np.array([i for i, row in enumerate(rows) if row["change"] == NONE], int)
     family = rows[0]["family"] if rows else "classify"
-    return {"classify": _classify, "vqa": _vqa, "detect": _detect, "count": _count, "report": _report}[family](
-        rows, asked, risk
-    )
+    of = {"classify": _classify, "vqa": _vqa, "detect": _detect, "count": _count, "report": _report, "tools": _tools}
+    return of[family](rows, asked, risk)
 
 
 def _column(rows: Sequence[dict], key: str) -> np.ndarray:
@@ -236,6 +256,28 @@ def _report(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, M
     found["supported"] = _mean(asked[~np.isnan(supported[asked])], supported)
     found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
     return {name: measure for name, measure in found.items() if len(measure.rows)}
+
+
+def _tools(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Measure]:
+    def of(name: str, key: str, value: object) -> np.ndarray:
+        return judged[name][[rows[i].get(key) == value for i in judged[name]]]
+
+    columns = {
+        name: _column(rows, name) for name in ("tool_choice", "tool_arguments", "numbers_equal", "not_found_said")
+    }
+    judged = {name: asked[~np.isnan(column[asked])] for name, column in columns.items()}
+    found = {name: _mean(judged[name], column) for name, column in columns.items()}
+    for name, parts in TOOL_PARTS.items():
+        for part, (key, value) in parts.items():
+            found[f"{name}.{part}"] = _mean(of(name, key, value), columns[name])
+    called = judged["tool_arguments"][columns["tool_choice"][judged["tool_arguments"]] > 0]
+    found["tool_arguments.given_choice"] = _mean(called, columns["tool_arguments"])
+    for name in sorted({rows[i]["set"] for i in asked}):
+        if len(mine := of("tool_choice", "set", name)) >= SMALL:
+            found[f"tool_choice_in.{name}"] = _mean(mine, columns["tool_choice"])
+    found["all_right"] = _mean(asked, _column(rows, "right"))
+    found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
+    return {name: replace(measure, within_sets=False) for name, measure in found.items() if len(measure.rows)}
 
 
 # ---- consistency

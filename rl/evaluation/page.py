@@ -29,6 +29,7 @@ BARS = {  # family -> what its bars are: metric names that begin so, and the axi
     "classify": ("balanced_accuracy.", "balanced accuracy"),
     "vqa": ("accuracy.", "accuracy"),
     "detect": ("ap50", "AP50"),
+    "tools": ("tool_choice.", "right tool or none"),
 }
 
 

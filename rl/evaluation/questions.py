@@ -1,7 +1,8 @@
 """What is asked in an evaluation, and what is right: one `Question` for each labelled thing, made from items.
 
 A family says what is measured: classify (the label of a picture), vqa (questions that came with the data), detect
-(boxes), count, report. A kind says how an answer is read (`slidekick.rl.parsing`). Nothing is asked or scored here.
+(boxes), count, report, tools (whether tools are used as they should be: `tool_questions`). A kind says how an answer is
+read (`slidekick.rl.parsing`). Nothing is asked or scored here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from slidekick.data.items import Item
 from slidekick.rl.instructions import QUESTIONS, other_wordings
 from slidekick.rl.parsing import GRID, LETTERS, choice, number, plain
 
-FAMILIES = ("classify", "vqa", "detect", "count", "report")
+FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools")
 PARTLY_MARKED = ("brecahad_nuclei",)  # sets that mark some of their cells only: their counts are no truth
 NO_NAME = re.compile(r"\b(?:other|uncategorised|not given|miscellaneous|unknown)\b", re.IGNORECASE)
 REPORT = "Write the diagnosis of a pathology report on this picture."
@@ -38,6 +39,7 @@ class Question:
     words of the question; options: choices or labels among which the answer must be; truth: a label, a letter, yes or
     no, a number, boxes on the grid of 0–999, or text. picture: a file, the bytes of one, or None where the data have
     none (then a blank one is shown). wordings: other words for the same question. mpp: µm per pixel, where known.
+    notes: further columns of its rows.
     """
 
     set: str
@@ -51,6 +53,7 @@ class Question:
     picture: Path | bytes | None = None
     wordings: tuple[str, ...] = ()
     mpp: float | None = None
+    notes: dict[str, object] = field(default_factory=dict)
 
     def words(self) -> str:
         """The question as it is put to a model: choices are listed below it, one a line."""
@@ -233,6 +236,7 @@ def need(questions: list[Question], place: object, family: str) -> list[Question
         "detect": "pictures with boxes",
         "count": "pictures with instances, boxes or points",
         "report": "lines with report, caption or text",
+        "tools": "pictures of tissue",
     }
     if not questions:
         raise InputError(f"{place}: nothing to ask for {family}, which needs {wants[family]}; see --split and --set")

@@ -18,7 +18,7 @@ from slidekick.rl import scores
 from slidekick.rl.evaluation.asking import Asker, Journal, ask_of, digest
 from slidekick.rl.evaluation.changes import BLANK, KINDS, NONE
 from slidekick.rl.evaluation.formats import read_questions
-from slidekick.rl.evaluation.measures import RISK, Measure, abstaining, consistency, figures, flat, measures_of
+from slidekick.rl.evaluation.measures import RISK, SMALL, Measure, abstaining, consistency, figures, flat, measures_of
 from slidekick.rl.evaluation.questions import (
     Question,
     classify_questions,
@@ -30,10 +30,12 @@ from slidekick.rl.evaluation.questions import (
     sample,
     sample_each,
 )
+from slidekick.rl.evaluation.tool_questions import tool_questions
+from slidekick.rl.evaluation.tool_use import judged
+from slidekick.rl.instructions.concepts import vocabulary
 from slidekick.rl.parsing import PARSER, parse
 
 SCHEMA = "slidekick.evaluate/2"
-SMALL = 5  # questions; the figure of a set with fewer means little by itself
 DISTURBED = 3  # pictures of each set that are asked about in other words, and with --perturb turned and restained
 BLANKED = 200  # questions that came with the data, at most, that are asked again without their picture
 
@@ -81,6 +83,9 @@ def evaluate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Resul
             more |= abstaining(rows, copilot.confidence)
     elif plan.family == "vqa":
         _commonest(rows, plan)
+    elif plan.family == "tools":
+        words = getattr(copilot.segmentor, "vocabulary", None) or vocabulary()
+        rows = [judged(row, words) for row in rows]
     told = figures(rows, measures_of(rows, plan.risk) | more)
     summary = {
         "schema": SCHEMA,
@@ -126,6 +131,8 @@ def _questions(plan: Plan) -> tuple[list[Question], list[Item], list[Item]]:
     if plan.family == "classify":
         train, held = ([item for item in items if is_labelled(item)] for items in (train, held))
         made = classify_questions(held, labels_of((*train, *held)))
+    elif plan.family == "tools":
+        made = tool_questions(held, plan.limit)
     else:
         made = {"detect": detect_questions, "count": count_questions}[plan.family](held)
     return sample(need(made, plan.data, plan.family), plan.limit), train, held
@@ -135,7 +142,8 @@ def _warnings(questions: Sequence[Question]) -> list[str]:
     """Sets whose figures say little by themselves, or add no width to an interval."""
     told, groups = [], defaultdict(list)
     for one in questions:
-        groups[one.set].append(one.group)
+        if one.family != "tools":  # whose intervals are not drawn set by set
+            groups[one.set].append(one.group)
     for name, members in groups.items():
         if len(set(members)) == 1:
             told.append(f"{name}: one patient or source only; it adds nothing to the width of intervals")
@@ -193,8 +201,10 @@ def row_of(question: Question, said: dict, split: str, change: str, confidence: 
         "probabilities": table,
         "logits": said["logits"],
         "tool": said["tool"],
+        "calls": said["calls"],
         "complete": said["complete"],
         "parser": PARSER,
+        **question.notes,
     }
 
 

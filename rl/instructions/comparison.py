@@ -97,14 +97,14 @@ class Comparison:
     def ask(self, rng: np.random.Generator, item: Item) -> Exchange:
         """Two areas of `item`, both of concepts that it is known to hold where there are two."""
         words = self.stock.shown(rng, item, 2)
-        others = rng.permutation([name for name in names() if name not in {word.argument for word in words}])
+        others = rng.permutation([name for name in names() if name not in {word.concept for word in words}])
         words += [draw_phrasing(rng, str(name)) for name in others[: 2 - len(words)]]
         calls = [self._call(rng, item, word) for word in words]
         question = one(rng, MORE).format(a=words[0].many, b=words[1].many)
         return called(question[0].upper() + question[1:], calls, compare_sentences(*calls))
 
     def _call(self, rng: np.random.Generator, item: Item, word: Word) -> Call:
-        return Call("segment", word.argument, self.stock.result(rng, "segment", item, word.argument))
+        return Call("segment", word.one, self.stock.result(rng, "segment", item, word.concept))
 
 
 def _pairs(items: list[Item]) -> list[list[Item]]:

@@ -1,7 +1,8 @@
 """The words of tool questions: every concept of the segmentor's card in all its phrasings, and words outside it.
 
-Known words are asked in the singular and the plural and call the tool with the concept's own name; words that the card
-does not know are copied into the call as they stand, and the tool answers that it does not know them.
+Words are asked in the singular and the plural and always copied into the call, in the singular: what they mean is the
+segmentor's vocabulary to find, which knows its synonyms (and, with another segmentor, other ones); to copy is one rule
+for known words and strangers alike. Of words that the card does not know the tool answers that it does not know them.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from slidekick.grounding.segmentor import CARD, WEIGHTS
 from slidekick.grounding.vocabulary import Vocabulary
 from slidekick.rl.instructions.balance import one
 
-UNKNOWN = 0.3  # share of words outside the vocabulary: copying an argument is learnt from them
+UNKNOWN = 0.3  # share of words outside the vocabulary, so that copying does not end at its words
 SYNONYM = 0.5  # of the known words: other phrasings than the concept's own name
 # Nouns that are not counted: "How much stroma?", never "stromas".
 MASS = frozenset(
     ("stroma", "tissue", "cytoplasm", "epithelium", "steatosis", "change", "malignancy", "cancer", "carcinoma", "fat")
 )
 ODD = frozenset({"nuclear", "all nuclei"})  # phrases of the card that no question can hold as a noun
-# Words outside the vocabulary, so that the argument is copied and not guessed.
+# Words outside the vocabulary.
 STRANGERS = (
     "mitosis, parasite, granuloma, neuron, hair follicle, keratin pearl, apoptotic body, plasma cell, eosinophil, "
     "giant cell, nerve, muscle fibre, bone spicule, megakaryocyte, adipocyte, tubule, psammoma body, cilium, fungus, "
@@ -43,11 +44,11 @@ UNUSUAL = {
 
 @dataclass(frozen=True)
 class Word:
-    """A word as asked, singular and plural, and the argument that the tool is called with."""
+    """A word as asked, singular (the argument that tools are called with) and plural, and the concept that it means."""
 
     one: str
     many: str
-    argument: str
+    concept: str
     known: bool
 
 

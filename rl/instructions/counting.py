@@ -39,9 +39,9 @@ class Counting(ToolFamily):
             return super().make(rng)
         item = one(rng, self.marked)
         word = draw_phrasing(rng, COUNTED[item.set][0])
-        result = self.stock.result(rng, self.tool, item, word.argument)
+        result = self.stock.result(rng, self.tool, item, word.concept)
         return conversation(self.task, item.set, [item.image], self.exchange(rng, word, result))
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """How many; the number, or the area of a region."""
-        return asked(rng, COUNT, word), count_sentence(word.argument, result)
+        return asked(rng, COUNT, word), count_sentence(word.one, result)

@@ -49,7 +49,7 @@ class Description:
         return called(one(rng, DESCRIBE), calls, " ".join([*reading(item), *facts]))
 
     def _call(self, rng: np.random.Generator, item: Item, word: Word) -> Call:
-        return Call("measure", word.argument, self.stock.result(rng, "measure", item, word.argument))
+        return Call("measure", word.one, self.stock.result(rng, "measure", item, word.concept))
 
 
 def reading(item: Item) -> list[str]:

@@ -82,7 +82,7 @@ class Detection(ToolFamily):
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """By tool: in the words of `segment`."""
-        return asked(rng, BY_TOOL, word), segment_sentence(word.argument, result, yes=False)
+        return asked(rng, BY_TOOL, word), segment_sentence(word.one, result, yes=False)
 
 
 def written(box: Box, size: tuple[int, int]) -> str:

@@ -39,7 +39,7 @@ class ToolFamily(ABC):
     def exchange(self, rng: np.random.Generator, word: Word, result: dict) -> Exchange:
         """Question, call and answer."""
         question, sentence = self.wording(rng, word, result)
-        return called(question, [Call(self.tool, word.argument, result)], sentence)
+        return called(question, [Call(self.tool, word.one, result)], sentence)
 
     @abstractmethod
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
@@ -48,6 +48,15 @@ class ToolFamily(ABC):
 
 def asked(rng: np.random.Generator, wordings: Sequence[str], word: Word) -> str:
     """One of `wordings` with the word in it; what is not counted ("stroma") in the singular and without a or an."""
+    return filled(one(rng, [wording for wording in wordings if fits(wording, word)] or wordings), word)
+
+
+def fits(wording: str, word: Word) -> bool:
+    """Whether the word can stand in the wording: what is not counted has no plural."""
+    return word.one != word.many or "{many}" not in wording
+
+
+def filled(wording: str, word: Word) -> str:
+    """The wording with the word in it."""
     mass = word.one == word.many
-    fit = [wording for wording in wordings if not (mass and "{many}" in wording)] or wordings
-    return one(rng, fit).format(one=word.one, many=word.many, a=word.one if mass else article(word.one))
+    return wording.format(one=word.one, many=word.many, a=word.one if mass else article(word.one))

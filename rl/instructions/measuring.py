@@ -26,4 +26,4 @@ class Measuring(ToolFamily):
 
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """How large; number, area and diameter."""
-        return asked(rng, MEASURE, word), measure_sentence(word.argument, result)
+        return asked(rng, MEASURE, word), measure_sentence(word.one, result)

@@ -40,4 +40,4 @@ class Segmentation(ToolFamily):
     def wording(self, rng: np.random.Generator, word: Word, result: dict) -> tuple[str, str]:
         """Whether or where; place and area."""
         there = rng.random() < 0.5
-        return asked(rng, THERE if there else WHERE, word), segment_sentence(word.argument, result, there)
+        return asked(rng, THERE if there else WHERE, word), segment_sentence(word.one, result, there)

@@ -36,9 +36,9 @@ class Stock:
         if not word.known:
             return item or self.pictures.draw(rng), word, {"found": False, "known": False, "nearest": one(rng, names())}
         if item is None:
-            known = self.truths.draw(rng, word.argument) if rng.random() < TRUE else None
+            known = self.truths.draw(rng, word.concept) if rng.random() < TRUE else None
             item = known or self.pictures.draw(rng)
-        return item, word, self.result(rng, tool, item, word.argument)
+        return item, word, self.result(rng, tool, item, word.concept)
 
     def result(self, rng: np.random.Generator, tool: str, item: Item, concept: str) -> dict:
         """What `tool` returns for a known concept: the truth where it is known."""

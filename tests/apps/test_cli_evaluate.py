@@ -169,6 +169,22 @@ def test_a_table_says_what_it_is_of(says, questions, capsys):
     assert "Research use only" in told
 
 
+def test_tool_use_is_asked_scored_and_compared(says, cells, tmp_path, capsys):
+    lines = {"a": '<tool_call>\n{"name": "count", "arguments": {"concept": "nucleus"}}\n</tool_call>', "b": "colon"}
+    for name, line in lines.items():
+        says(line)
+        command = ["evaluate", "tools", "--items", str(cells), "--limit", "12", "--out", str(tmp_path / name), "--json"]
+        assert main(command) == 0
+        metrics = json.loads(capsys.readouterr().out)["metrics"]
+        assert (metrics["tool_choice.count"], metrics["tool_choice.none"]) == ((1, 0) if name == "a" else (0, 1))
+        rows = [json.loads(one) for one in (tmp_path / name / "samples.jsonl").read_text().splitlines()]
+        assert len(rows) == metrics["tool_choice_n"] <= 12
+        assert {one["called_tool"] for one in rows} == {"count" if name == "a" else None}
+    assert "Wanted:" in (tmp_path / "a" / "evaluation.html").read_text()
+    assert main(["evaluate", "compare", str(tmp_path / "a"), str(tmp_path / "b"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["metrics"]["tool_choice.count"] == -1
+
+
 @pytest.mark.parametrize(
     ("command", "told"),
     [(["classify"], "nothing to ask for classify"), (["vqa", "--limit", "0"], "--limit 0"),

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from slidekick.copilot.answer import Evidence, Step
 from slidekick.copilot.evidence import check_text, states_measurement
+from slidekick.copilot.language import plural, singular
 
 
 def facts():
@@ -198,3 +199,12 @@ def test_any_text_can_be_checked(text):
     assert len(reasons) == sum(not claim.supported for claim in claims)
     for claim in claims:
         assert (claim.kind == "measured") == states_measurement(claim.text)
+
+
+@pytest.mark.parametrize(
+    ("many", "one"),
+    [("leucocytes", "leukocyte"), ("leukocytes", "leukocyte"), ("acini", "acinus"), ("glomeruli", "glomerulus")],
+)
+def test_two_spellings_and_latin_plurals_are_one_word(many, one):
+    assert singular(many) == one
+    assert plural("acinus") == "acini"

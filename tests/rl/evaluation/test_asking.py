@@ -99,7 +99,7 @@ def test_a_sure_option_is_the_answer_and_an_unsure_one_is_written(fake, pictures
 
 def test_a_call_is_carried_out_only_where_tools_are_wanted(fake, pictures):
     copilot = fake(lambda *_: '<tool_call>\n{"name": "count", "arguments": {"concept": "x"}}\n</tool_call>')
-    copilot.ask = lambda roi, words: fake(lambda *_: "There are 3.").ask(roi, words)
+    copilot.ask = lambda roi, words, **_: fake(lambda *_: "There are 3.").ask(roi, words)
     with_tools, without = Asker(copilot).ask([Ask("How many?", pictures[0], tools=t) for t in (True, False)], "")
     assert with_tools["answer"] == "There are 3."
     assert without["tool"]
