@@ -36,13 +36,15 @@ class Turn:
     """A finished turn. text: without end tokens. probability: mean probability that the model gave its
     tokens, 0–1.
 
-    complete: False when the token budget cut it. gates: weight of each expert that spoke, by name.
+    complete: False when the token budget cut it. gates: weight of each expert that spoke, by name. likelihood:
+    probability of the whole turn, end token included; 0 where the engine does not tell.
     """
 
     text: str
     probability: float
     complete: bool = True
     gates: dict[str, float] = field(default_factory=dict)
+    likelihood: float = 0.0
 
 
 class Engine(Protocol):
@@ -112,7 +114,7 @@ class TorchEngine:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
             grammar = self._grammar(tools)
             written = write(self, prompts, [grammar.processor() for _ in prompts], self.max_new_tokens)
-        return [Turn(*one) for one in written]
+        return [Turn(text, mean, whole, likelihood=product) for text, mean, product, whole in written]
 
     def options(
         self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], options: Sequence[str]
@@ -221,7 +223,7 @@ class TorchEngine:
         text = self.text_of(ids).rstrip("\ufffd")
         if text.startswith(told) and text != told:
             yield text[len(told) :]
-        yield Turn(text.strip(), probabilities.mean(), complete=ended)
+        yield Turn(text.strip(), probabilities.mean(), complete=ended, likelihood=probabilities.product())
 
     def text_of(self, ids: list[int]) -> str:
         """Token ids as text, special tokens spelt out."""
@@ -251,6 +253,10 @@ class _Probabilities(LogitsProcessor):
     def mean(self) -> float:
         """Mean over the turn's tokens, its end token included; 0.0 for a turn without tokens."""
         return float(np.mean(self._kept)) if self._kept else 0.0
+
+    def product(self) -> float:
+        """Their product: the probability of the whole turn; 0.0 for a turn without tokens."""
+        return float(np.prod(self._kept)) if self._kept else 0.0
 
 
 class _Chosen(LogitsProcessor):

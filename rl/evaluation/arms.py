@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slidekick.copilot.answer import RESEARCH_USE
@@ -64,7 +64,7 @@ def side_by_side(arms: Arms, plan: Plan, out: Path, segmentor=None) -> dict:
     """
     metrics: dict[str, dict] = {}
     for name, copilot in arms.copilots(segmentor):
-        result = evaluate(copilot, plan, out / name / "answers.jsonl")
+        result = evaluate(copilot, replace(plan, beside=False), out / name / "answers.jsonl")
         write_atomic(out / name / "figures.json", json.dumps(result.summary, indent=1))
         write_atomic(out / name / SAMPLES, "".join(json.dumps(row) + "\n" for row in result.rows))
         metrics[name] = result.summary["metrics"]
