@@ -54,7 +54,7 @@ def follow(copilot, roi, question: str, box=None) -> tuple:
 
 def as_text(answer) -> str:
     """The answer for people: text, confidence, steps, claims with their evidence, evidence table, warnings."""
-    lines = [answer.text or "(no answer)", "", f"confidence  {answer.confidence:.2f} (mean token probability)"]
+    lines = [answer.text or "(no answer)", "", f"confidence  {answer.confidence:.2f}"]
     if answer.gates:
         lines.append(f"experts     {gates_text(answer.gates)}")
     for claim in answer.claims:

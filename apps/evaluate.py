@@ -1,8 +1,8 @@
 """`slidekick evaluate WHAT DATA`: figures on held-out items with intervals, as table, JSON, files and a page.
 
 classify, vqa, detect, count, report: the generalist's answers; tools: its tool calls (docs/evaluation.md). grounding:
-the segmentor's masks, objects and "not found". compare: two runs of the generalist side by side. DATA is a folder of
-sets, a set, or a file.
+the segmentor's masks, objects and "not found". compare: two runs of the generalist side by side. experts: the same
+base with no adapter, one LoRA, X-LoRA and the mixture of experts. DATA is a folder of sets, a set, or a file.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-from slidekick.apps.loading import add_model, load_copilot, tell
+from slidekick.apps.loading import add_model, load_copilot, silence, tell
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
 
@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     for name, summary in GENERALIST.items():
         _add_generalist(what.add_parser(name, help=summary, description=f"{summary.capitalize()}."), name)
     _add_grounding(what.add_parser("grounding", help="the segmentor's masks, objects and “not found”"))
+    _add_experts(what.add_parser("experts", help="the mixture of experts beside one LoRA, X-LoRA and no adapter"))
     side = what.add_parser("compare", help="two runs of the generalist, figure by figure")
     for run in ("run_a", "run_b"):
         side.add_argument(run, type=Path, metavar=run.upper(), help="a folder that --out wrote, or its samples.jsonl")
@@ -66,6 +67,17 @@ def _add_grounding(parser: argparse.ArgumentParser) -> None:
     _add_out(parser, "figures.json, samples.jsonl and pictures")
 
 
+def _add_experts(parser: argparse.ArgumentParser) -> None:
+    _add_data(parser)
+    parser.add_argument("--model", default="mini", metavar="NAME", help="mini, or a folder of its kind: the base")
+    parser.add_argument("--experts", type=Path, metavar="DIR", help="the mixture (default: the model's own)")
+    parser.add_argument("--lora", type=Path, metavar="DIR", help="one LoRA: experts of a single name")
+    parser.add_argument("--xlora", type=Path, metavar="DIR", help="X-LoRA over the mixture's experts (`train xlora`)")
+    parser.add_argument("--limit", type=int, metavar="N", help="at most N questions, the same ones each time")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for every arm's answers")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of a table")
+
+
 def _add_data(parser: argparse.ArgumentParser) -> None:
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder of sets, one set, or a file of items")
@@ -84,6 +96,8 @@ def run(args: argparse.Namespace) -> int:
     if args.what == "compare":
         return _compare(args)
     args.data = args.items or args.data
+    if args.what == "experts":
+        return _experts(args)
     if args.out:
         check_writable(args.out)
     summary, rows = _grounding(args) if args.what == "grounding" else _generalist(args)
@@ -103,9 +117,7 @@ def _plain(value):
 
 
 def _generalist(args: argparse.Namespace) -> tuple[dict, list[dict]]:
-    wanted = (["sklearn"] if args.what == "classify" else []) + (["matplotlib"] if args.out else [])
-    if missing := [name for name in wanted if find_spec(name) is None]:
-        raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
+    _check_installed(*["sklearn"] * (args.what == "classify"), *["matplotlib"] * bool(args.out))
     if args.limit is not None and args.limit < 1:
         raise InputError(f"--limit {args.limit} leaves nothing to ask; give 1 or more")
     if not 0 <= getattr(args, "risk", 0) < 1:
@@ -173,6 +185,46 @@ def _compare(args: argparse.Namespace) -> int:
         print(f"{name:36}{''.join(cells)}{_cell(one['difference']):>26}")
     print(f"{result['common']} common questions; paired 95 % bootstrap intervals. Research use only.")
     return 0
+
+
+def _experts(args: argparse.Namespace) -> int:
+    _check_installed("sklearn", "matplotlib")
+    check_writable(args.out)
+    silence()
+    from slidekick.copilot.copilot import Copilot
+    from slidekick.rl.evaluation.arms import OURS, Arms, side_by_side
+    from slidekick.rl.evaluation.run import Plan
+    from slidekick.rl.evaluation.specialisation import expert_weights, heat_map
+
+    arms = Arms(args.model, args.experts, args.lora, args.xlora)
+    plan = Plan("classify", args.data, args.split, tuple(args.sets) if args.sets else None, args.limit)
+    result = side_by_side(arms, plan, args.out)
+    mixture: Copilot = dict(arms.copilots(None))[OURS]
+    weights = expert_weights(mixture.engine, args.data, args.split)
+    picture = write_atomic(args.out / "experts.png", heat_map(weights))
+    result |= {"weights": weights}
+    write_atomic(args.out / "experts.json", json.dumps(result, indent=1))
+    tell(f"wrote {picture}")
+    print(json.dumps(result, indent=1) if args.json else _experts_table(result))
+    return 0
+
+
+def _experts_table(result: dict) -> str:
+    from slidekick.rl.evaluation.page import figures_of
+
+    lines = []
+    for name, metrics in result["arms"].items():
+        lines += [f"{name:10}{key:40}{_cell(one):>32}" for key, one in figures_of(metrics).items() if "." not in key]
+    for name, metrics in result["less"].items():
+        told = {key: one for key, one in figures_of(metrics).items() if key == "balanced_accuracy_mean"}
+        lines += [f"experts less {name:8}{key:30}{_cell(one):>32}" for key, one in told.items()]
+    lines.append(f"{result['split']} split; paired 95 % bootstrap intervals. Research use only.")
+    return "\n".join(lines)
+
+
+def _check_installed(*modules: str) -> None:
+    if missing := [name for name in modules if find_spec(name) is None]:
+        raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
 
 
 # ---- the segmentor

@@ -123,7 +123,7 @@ def _evidence_text(answer) -> str:
     lines += [
         f"{item.id}: {item.concept}, {item.kind.replace('_', ' ')}: {value_text(item)}" for item in answer.evidence
     ]
-    lines.append(f"confidence {answer.confidence:.2f} (mean token probability, not calibrated)")
+    lines.append(f"confidence {answer.confidence:.2f}")
     return "\n".join([*lines, *([f"experts: {gates_text(answer.gates)}"] if answer.gates else [])])
 
 

@@ -1,4 +1,4 @@
-"""`slidekick train segmentor|unets|sft|experts CONFIG --data DIR --out DIR`: train from a YAML; --resume goes on.
+"""`slidekick train segmentor|unets|sft|experts|xlora CONFIG --data DIR --out DIR`: train from a YAML; --resume goes on.
 `slidekick train instructions CONFIG --data DIR --card FILE.md` trains nothing: it tells what `sft` would be taught.
 
 Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ),
         ("sft", "the generalist mini by supervised fine-tuning, such as rl/configs/mini.yaml"),
         ("experts", "a mixture of LoRA experts on top of mini, such as rl/configs/experts.yaml"),
+        ("xlora", "PEFT's X-LoRA over trained experts, the peer of their router, such as rl/configs/xlora.yaml"),
     ):
         kind = kinds.add_parser(what, help=summary, description=f"Train {summary}.")
         kind.add_argument("config", metavar="CONFIG", type=Path, help="YAML that names everything but the folders")
@@ -52,6 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         if what == "experts":
             kind.add_argument(
                 "--add", type=Path, metavar="DIR", help="go on from these experts: only the one they lack is taught"
+            )
+        if what == "xlora":
+            kind.add_argument(
+                "--experts", type=Path, required=True, metavar="DIR", help="the experts that `train experts` wrote"
             )
         kind.add_argument("--json", action="store_true", help="print JSON in place of text")
     summary = "the data card of what `sft` is taught: counts, examples, rules, licences"
@@ -70,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         "segmentor": train_segmentor,
         "sft": train_generalist,
         "experts": partial(train_mixture, add=getattr(args, "add", None)),
+        "xlora": partial(train_peer_mixture, experts=getattr(args, "experts", None)),
         "unets": partial(train_peers, minutes=getattr(args, "minutes", None)),
     }[args.what]
     if not args.config.is_file():
@@ -117,6 +123,14 @@ def train_mixture(config: Path, data: Path, out: Path, resume: bool, add: Path |
     from slidekick.rl.mixture import train_experts
 
     return _logged(train_experts(config, data, out, resume=resume, add=add), out)
+
+
+def train_peer_mixture(config: Path, data: Path, out: Path, resume: bool, experts: Path) -> dict:
+    """Train X-LoRA's classifier; its folder and the last logged figures. InputError as `train_generalist`."""
+    _check_extra()
+    from slidekick.rl.xlora import train_xlora
+
+    return _logged(train_xlora(config, data, out, experts, resume=resume), out)
 
 
 def _check_extra() -> None:

@@ -64,7 +64,9 @@ class Step:
 class Answer:
     """text: all of it, for a person. short: the bare answer ("colon", "yes", "212").
 
-    confidence: mean token probability of the text, 0–1, not calibrated. gates: weight of each expert.
+    confidence: 0–1. Of an answer read from the picture, by a model whose confidence was fitted (`confidence.json`): how
+    likely it is right, calibrated on held-out pictures. Otherwise the mean token probability of the text. gates:
+    weight of each expert.
     """
 
     question: str

@@ -31,6 +31,7 @@ from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
+UNSURE = "unsure: of answers held for as unlikely as this one, more than {:.0%} are wrong; do not rely on it"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 
 
@@ -184,13 +185,18 @@ class Copilot:
             warnings.append("the answer was cut at the length limit")
         if any(claim.kind == "reading" for claim in claims):
             warnings.append(READING)
+        sure = turn.probability
+        if self.confidence and not draft.steps and turn.likelihood:
+            sure = self.confidence.of_turn(turn.likelihood)
+            if sure < self.confidence.turn_threshold:
+                warnings.append(UNSURE.format(self.confidence.risk))
         if draft.box.roi.mpp is None and any(item.kind == "area" for item in draft.evidence):
             warnings.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
         return Answer(
             question=draft.question,
             text=turn.text,
             short=short_answer(draft.question, turn.text, draft.steps),
-            confidence=round(turn.probability, 4),
+            confidence=round(sure, 4),
             evidence=tuple(draft.evidence),
             claims=claims,
             steps=tuple(draft.steps),

@@ -36,13 +36,15 @@ class Turn:
     """A finished turn. text: without end tokens. probability: mean probability that the model gave its
     tokens, 0–1.
 
-    complete: False when the token budget cut it. gates: weight of each expert that spoke, by name.
+    complete: False when the token budget cut it. gates: weight of each expert that spoke, by name. likelihood:
+    probability of the whole turn, end token included; 0 where the engine does not tell.
     """
 
     text: str
     probability: float
     complete: bool = True
     gates: dict[str, float] = field(default_factory=dict)
+    likelihood: float = 0.0
 
 
 class Engine(Protocol):
@@ -112,7 +114,7 @@ class TorchEngine:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
             grammar = self._grammar(tools)
             written = write(self, prompts, [grammar.processor() for _ in prompts], self.max_new_tokens)
-        return [Turn(*one) for one in written]
+        return [Turn(text, mean, whole, likelihood=product) for text, mean, product, whole in written]
 
     def options(
         self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], options: Sequence[str]
@@ -157,11 +159,12 @@ class TorchEngine:
             return
         with torch.inference_mode():
             picture = pooled_picture(self.model, inputs)
-            gates, _ = self.experts.route(picture, self._pooled_question(messages))
+            gates, _ = self.experts.route(picture, self.pooled_question(messages))
         with self.experts.speaking(gates):
             yield {name: round(float(g), 4) for name, g in zip(self.experts.plan.names, gates[0], strict=True) if g > 0}
 
-    def _pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
+    def pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
+        """(1, D): what the router reads of the last question; zeros where nothing was asked."""
         ids = question_ids(messages, self.processor.tokenizer)
         ids = torch.tensor([ids], device=self.model.device, dtype=torch.long)
         return mean_embedding(self.model.get_input_embeddings(), ids, torch.ones_like(ids, dtype=torch.bool))
@@ -220,7 +223,7 @@ class TorchEngine:
         text = self.text_of(ids).rstrip("\ufffd")
         if text.startswith(told) and text != told:
             yield text[len(told) :]
-        yield Turn(text.strip(), probabilities.mean(), complete=ended)
+        yield Turn(text.strip(), probabilities.mean(), complete=ended, likelihood=probabilities.product())
 
     def text_of(self, ids: list[int]) -> str:
         """Token ids as text, special tokens spelt out."""
@@ -250,6 +253,10 @@ class _Probabilities(LogitsProcessor):
     def mean(self) -> float:
         """Mean over the turn's tokens, its end token included; 0.0 for a turn without tokens."""
         return float(np.mean(self._kept)) if self._kept else 0.0
+
+    def product(self) -> float:
+        """Their product: the probability of the whole turn; 0.0 for a turn without tokens."""
+        return float(np.prod(self._kept)) if self._kept else 0.0
 
 
 class _Chosen(LogitsProcessor):

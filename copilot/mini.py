@@ -61,8 +61,8 @@ def load_base(tower: Path | None = None):
 
 
 def weights_hash(folder: Path = WEIGHTS) -> str:
-    """First 12 hex digits of the sha256 over the trained weight files in name order, for `Answer.versions`."""
+    """First 12 hex digits of the sha256 over all weight files, experts included, for `Answer.versions`."""
     digest = hashlib.sha256()
-    for file in sorted(folder.glob("*.safetensors")):
+    for file in sorted(folder.rglob("*.safetensors")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

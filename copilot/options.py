@@ -53,15 +53,15 @@ def _behind(model, inputs, prompt, texts: Sequence[Sequence[int]], ends: list[in
     return of_text + last[:, ends].amax(1)
 
 
-def write(engine, prompts: Sequence, grammars: Sequence, budget: int) -> list[tuple[str, float, bool]]:
-    """(text, mean probability of its tokens, complete) of one turn a prompt, decoded greedily in batches.
+def write(engine, prompts: Sequence, grammars: Sequence, budget: int) -> list[tuple[str, float, float, bool]]:
+    """(text, mean probability of its tokens, their product, complete) of one turn a prompt, decoded greedily together.
 
     engine: a `TorchEngine`; prompts: what its `encode` gives; grammars: a fresh `TurnProcessor` each; budget: tokens.
     """
     alike: dict[tuple, list[int]] = defaultdict(list)
     for index, inputs in enumerate(prompts):
         alike[tuple((name, tuple(value.shape)) for name, value in sorted(inputs.items()))].append(index)
-    turns: dict[int, tuple[str, float, bool]] = {}
+    turns: dict[int, tuple[str, float, float, bool]] = {}
     for members in alike.values():
         for start in range(0, len(members), AT_ONCE):
             chosen = members[start : start + AT_ONCE]
@@ -71,7 +71,7 @@ def write(engine, prompts: Sequence, grammars: Sequence, budget: int) -> list[tu
     return [turns[index] for index in range(len(prompts))]
 
 
-def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[tuple[str, float, bool]]:
+def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[tuple[str, float, float, bool]]:
     ends = list(engine.end_tokens)
     with torch.inference_mode():
         out = engine.model.generate(
@@ -86,7 +86,8 @@ def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[tuple[str, f
     for ids, kept in zip(out[:, inputs["input_ids"].shape[1] :].tolist(), rows.kept, strict=True):
         stop = next((place for place, token in enumerate(ids) if token in ends), None)
         text = engine.text_of(ids[:stop]).rstrip("\ufffd").strip()
-        turns.append((text, float(np.mean(kept)) if kept else 0.0, stop is not None))
+        mean, product = (float(np.mean(kept)), float(np.prod(kept))) if kept else (0.0, 0.0)
+        turns.append((text, mean, product, stop is not None))
     return turns
 
 

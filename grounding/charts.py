@@ -127,6 +127,29 @@ def reliability_png(table: Table, title: str = "") -> bytes:
     return _png(figure)
 
 
+def heat_png(tables: Mapping[str, Mapping[str, Mapping[str, float]]], title: str = "") -> bytes:
+    """Tables of shares (0-1) side by side, darker for more, each cell with its number.
+
+    tables: title -> row -> column -> share; all rows of a table have the same columns. Raises ValueError where there
+    is no row, InputError without matplotlib.
+    """
+    kept = {name: rows for name, rows in tables.items() if rows}
+    if not kept:
+        raise ValueError("there is no row to draw; give at least one")
+    figure = _figure(6.2 * len(kept), 0.32 * max(map(len, kept.values())) + 1.4)
+    for axis, (name, rows) in zip(figure.subplots(1, len(kept), squeeze=False)[0], kept.items(), strict=True):
+        columns = list(next(iter(rows.values())))
+        shares = np.array([[row[column] for column in columns] for row in rows.values()])
+        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+        for (y, x), share in np.ndenumerate(shares):
+            axis.text(x, y, f"{share:.2f}", ha="center", va="center", fontsize=8, color="white" if share > 0.6 else INK)
+        axis.set_xticks(range(len(columns)), columns, fontsize=9, parse_math=False)
+        axis.set_yticks(range(len(rows)), list(rows), fontsize=9, parse_math=False)
+        axis.set_title(name, fontsize=10, loc="left", parse_math=False)
+    figure.suptitle(title, fontsize=11)
+    return _png(figure)
+
+
 def _curve(axis, rows: Sequence[Mapping[str, float]], key: str, index: int, smooth: bool) -> None:
     points = [(row["step"], row[key]) for row in rows if _number(row.get(key))]
     steps, values = zip(*points, strict=True)

@@ -7,6 +7,7 @@ The task's loss teaches the router too, through the soft gates; a balance and a 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from slidekick.rl.sft import (
     BASE,
     CHECKPOINTS,
     CachedVisionCollator,
+    Maps,
     answered_loss,
     cached_arguments,
     cached_maps,
@@ -41,10 +43,10 @@ SECTIONS = ("experts", "losses", "views", "instructions", "sft")
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
 
 
-def load_config(path: Path) -> dict:
-    """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
+def load_config(path: Path, sections: Sequence[str] = SECTIONS) -> dict:
+    """The YAML as a dict; InputError where it is missing, broken or lacks one of `sections`."""
     config = read_yaml(path)
-    for section in SECTIONS:
+    for section in sections:
         if not isinstance(config, dict) or section not in config:
             raise InputError(f"{path}: section {section!r} is missing; see rl/configs/experts.yaml")
     return config
@@ -123,26 +125,31 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
     add: a folder of experts to go on from; those that the configuration names and it lacks are new, and only they and
     the router learn. Raises InputError for a configuration, data or experts that cannot be used.
     """
-    from slidekick.rl.instructions import make_instructions
-    from slidekick.rl.instructions.material import Plan, gather
-
     config = load_config(config_path)
-    lessons = Plan.read(config["instructions"], config_path)
-    material = gather(data, lessons.held_back)
     model, processor = load_mini(Path(config.get("start", WEIGHTS)))
     model.requires_grad_(False)
     experts = _experts(model, config["experts"], add)
     out.mkdir(parents=True, exist_ok=True)
-    maps = cached_maps(model, material.items, config["views"], out / "maps.npy")
-    made = make_instructions(material.items, lessons.count, lessons.seed, lessons.shares, material.texts)
-    rows = token_rows(made, processor, maps, lessons.seed)
-    for row, one in zip(rows, made, strict=True):
-        row["question"] = question_ids(one.messages, processor.tokenizer)
+    rows, maps = prepared_rows(model, processor, config, config_path, data, out)
     trainer = _trainer(model, processor, experts, rows, maps, config, out)
     trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
     experts.save(out / EXPERTS, BASE)
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
     return out / EXPERTS
+
+
+def prepared_rows(model, processor, config: dict, config_path: Path, data: Path, out: Path) -> tuple[list[dict], Maps]:
+    """The configuration's conversations as token rows, each with the ids of its question, and the pictures' maps."""
+    from slidekick.rl.instructions.material import Plan, gather, make_lessons
+
+    lessons = Plan.read(config["instructions"], config_path)
+    material = gather(data, lessons.held_back)
+    maps = cached_maps(model, material.items, config["views"], out / "maps.npy")
+    made = make_lessons(lessons, material)
+    rows = token_rows(made, processor, maps, lessons.seed)
+    for row, one in zip(rows, made, strict=True):
+        row["question"] = question_ids(one.messages, processor.tokenizer)
+    return rows, maps
 
 
 def _experts(model, plan: dict, add: Path | None) -> Experts:

@@ -27,8 +27,8 @@ from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item
 from slidekick.grounding.tower import float16_bytes
-from slidekick.rl.instructions import QUESTIONS, Instruction, make_instructions
-from slidekick.rl.instructions.material import Plan, gather
+from slidekick.rl.instructions import QUESTIONS, Instruction
+from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
@@ -76,7 +76,7 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
         torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.part")
         os.replace(out / "connector.part", out / "connector.pt")
     model.model.multi_modal_projector.load_state_dict(torch.load(out / "connector.pt", weights_only=True))
-    made = make_instructions(items, plan.count, plan.seed, plan.shares, material.texts)
+    made = make_lessons(plan, material)
     return _fit(model, processor, token_rows(made, processor, maps, plan.seed), maps, config, out, resume)
 
 

@@ -148,8 +148,9 @@ class Asker:
         return weights_hash(Path(folder)) if folder else ""
 
     def ask(self, asks: Sequence[Ask], title: str) -> list[dict]:
-        """What is said to each: {"answer", "probability", "complete", "tool", "calls", "logits", "boxes", "supported"}.
+        """What is said to each: {"answer", "probability", "complete", "tool", "logits", ...}.
 
+        likelihood: probability of the whole turn, None where tools were called and their results answered.
         calls: [{"tool", "argument", "result"}] in their order; empty too where a call was not carried out.
         logits: log-probability of each option as the whole turn, None where the engine cannot tell. boxes: of what
         tools found, on the grid of 0–999, None where none was looked for. supported: share of its sentences.
@@ -176,6 +177,7 @@ class Asker:
             else:
                 called = bool(opens_call(turn.text))
                 rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
+                rows[i]["likelihood"] = round(turn.likelihood, 6)
                 rows[i]["supported"] = _supported(check_text(turn.text, (), ())[0]) if asks[i].tools else None
             rows[i]["logits"] = logits
         return rows
@@ -187,7 +189,7 @@ class Asker:
         messages = _messages(ask.words)
         logits = self.copilot.engine.options(messages, roi.pixels, self.copilot.schemas, ask.options)
         best, sure = int(logits.argmax()), float(np.exp(logits.max()))
-        row = _row(ask.options[best] if sure > 0.5 else None, sure)
+        row = _row(ask.options[best] if sure > 0.5 else None, sure) | {"likelihood": round(sure, 6)}
         return row | {"logits": [round(float(one), 5) for one in logits]}
 
     def _turns(self, asked: Sequence[tuple[Ask, Roi]]) -> list:
@@ -225,7 +227,7 @@ def _messages(words: str) -> list[dict]:
 
 def _row(answer: str | None, probability: float, *, complete: bool = True, tool: bool = False, boxes=None) -> dict:
     shown = {"answer": answer, "probability": round(float(probability), 5), "complete": complete, "tool": tool}
-    return shown | {"calls": [], "logits": None, "boxes": boxes, "supported": None}
+    return shown | {"likelihood": None, "calls": [], "logits": None, "boxes": boxes, "supported": None}
 
 
 def _found_boxes(answer, roi: Roi) -> list[list[int]] | None:

@@ -191,14 +191,27 @@ def _selective(asked: np.ndarray, sure: np.ndarray, right: np.ndarray, risk: flo
 
 
 def abstaining(rows: Sequence[dict], confidence: Confidence) -> dict[str, Measure]:
-    """What the threshold chosen on validation items does here: share answered, and share wrong among the answers."""
+    """What the thresholds chosen on validation items do here: share answered, and share wrong among the answers.
+
+    `answered`, `answered_risk`: among given options. `turns_...`: in the model's own words, with the calibration error
+    of the confidence that is shown for them (`Confidence.of_turn`).
+    """
     asked = np.array([i for i, row in enumerate(rows) if row["change"] == NONE and row["logits"] is not None], int)
-    given = _column(rows, "confidence") >= confidence.threshold
-    wrong = 1 - _column(rows, "right")
-    return {
-        "answered": _mean(asked, given.astype(float)),
-        "answered_risk": Measure(asked, lambda i: float(wrong[i][given[i]].mean()) if given[i].any() else math.nan),
+    right = _column(rows, "right")
+    likelihood = _column(rows, "likelihood")
+    spoken = asked[~np.isnan(likelihood[asked])]
+    sure = np.array([confidence.of_turn(p) if p == p else np.nan for p in likelihood])
+    found = {
+        "answered": (asked, _column(rows, "confidence") >= confidence.threshold),
+        "turns_answered": (spoken, sure >= confidence.turn_threshold),
     }
+    measures = {}
+    for name, (counted, given) in found.items():
+        measures[name] = _mean(counted, given.astype(float))
+        measures[f"{name}_risk"] = Measure(
+            counted, lambda i, g=given: float(1 - right[i][g[i]].mean()) if g[i].any() else math.nan
+        )
+    return measures | {"turns_ece": Measure(spoken, lambda i: scores.ece(sure[i], right[i] > 0))}
 
 
 # ---- the other families

@@ -19,7 +19,7 @@ import numpy as np
 from slidekick.copilot.language import plural
 from slidekick.data.errors import InputError
 from slidekick.data.items import Item
-from slidekick.rl.instructions import QUESTIONS
+from slidekick.rl.instructions import QUESTIONS, other_wordings
 from slidekick.rl.parsing import GRID, LETTERS, choice, number, plain
 
 FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools")
@@ -93,7 +93,7 @@ def classify_questions(items: Iterable[Item], labels: dict[str, Sequence[str]]) 
             QUESTIONS[item.set][0],
             item.label,
             options=tuple(labels[item.set]),
-            wordings=tuple(QUESTIONS[item.set][1:]),
+            wordings=other_wordings(item.set),
         )
         for item in items
         if is_labelled(item)

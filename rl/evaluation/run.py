@@ -42,7 +42,11 @@ BLANKED = 200  # questions that came with the data, at most, that are asked agai
 
 @dataclass(frozen=True)
 class Plan:
-    """What is evaluated and how. limit: at most so many questions, the same ones each time. risk: see `measures`."""
+    """What is evaluated and how.
+
+    limit: at most so many questions, the same ones each time. risk: see `measures`. beside: whether simple classifiers,
+    a blank picture and other wordings are asked too.
+    """
 
     family: str
     data: Path
@@ -52,6 +56,7 @@ class Plan:
     risk: float = RISK
     perturb: bool = False
     text_only: bool = False
+    beside: bool = True
 
 
 @dataclass(frozen=True)
@@ -74,11 +79,12 @@ def evaluate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Resul
     asked = [replace(one, picture=None) for one in questions] if plan.text_only else questions
     rows = ask_rows(asker, asked, plan.split, copilot.confidence)
     more: dict[str, Measure] = {}
-    if not plan.text_only:
+    if plan.beside and not plan.text_only:
         _text_only(asker, questions, rows, plan)
     if plan.family == "classify":
-        _yardsticks(copilot, questions, rows, train, held)
-        rows, more = _consistency(asker, asked, rows, plan, copilot.confidence)
+        if plan.beside:
+            _yardsticks(copilot, questions, rows, train, held)
+            rows, more = _consistency(asker, asked, rows, plan, copilot.confidence)
         if copilot.confidence and any(row["logits"] for row in rows):
             more |= abstaining(rows, copilot.confidence)
     elif plan.family == "vqa":
@@ -119,7 +125,8 @@ def calibrate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Conf
     questions, _, _ = _questions(replace(plan, family="classify", split="val", limit=None))
     rows = ask_rows(Asker(copilot, Journal(journal)), questions, "val", None)
     truth = [row["options"].index(row["truth"]) for row in rows]
-    return fit_confidence([row["logits"] for row in rows], truth, plan.risk, copilot.weights)
+    turns = [(row["likelihood"], bool(row["right"])) for row in rows if row["likelihood"] is not None]
+    return fit_confidence([row["logits"] for row in rows], truth, turns, plan.risk, copilot.weights)
 
 
 def _questions(plan: Plan) -> tuple[list[Question], list[Item], list[Item]]:
@@ -198,6 +205,7 @@ def row_of(question: Question, said: dict, split: str, change: str, confidence: 
         "rouge_l": scores.rouge_l(read, question.truth) if question.family == "report" else None,
         "supported": said["supported"],
         "confidence": sure,
+        "likelihood": said.get("likelihood"),
         "probabilities": table,
         "logits": said["logits"],
         "tool": said["tool"],

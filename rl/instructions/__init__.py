@@ -7,6 +7,15 @@ family of questions; `make.py` holds the shares, `held_out.py` what may not be l
 
 from slidekick.rl.instructions.make import FAMILIES, SHARES, make_instructions
 from slidekick.rl.instructions.turns import Instruction
-from slidekick.rl.instructions.wording import GENERAL, QUESTIONS, question_for
+from slidekick.rl.instructions.wording import GENERAL, QUESTIONS, other_wordings, question_for
 
-__all__ = ["FAMILIES", "GENERAL", "QUESTIONS", "SHARES", "Instruction", "make_instructions", "question_for"]
+__all__ = [
+    "FAMILIES",
+    "GENERAL",
+    "QUESTIONS",
+    "SHARES",
+    "Instruction",
+    "make_instructions",
+    "other_wordings",
+    "question_for",
+]

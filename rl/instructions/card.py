@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.rl.instructions.held_out import leaks
-from slidekick.rl.instructions.make import SHARES, make_instructions
-from slidekick.rl.instructions.material import Material, Plan, gather
+from slidekick.rl.instructions.make import SHARES
+from slidekick.rl.instructions.material import Material, Plan, gather, make_lessons
 from slidekick.rl.instructions.texts import FOLDER, READERS
 from slidekick.rl.instructions.turns import Instruction, text_of
 
@@ -38,7 +38,7 @@ def write_card(plan: Plan, data: Path, config: str, tokenizer) -> tuple[str, dic
     start = time.perf_counter()
     material = gather(data, plan.held_back)
     read = time.perf_counter()
-    made = make_instructions(material.items, plan.count, plan.seed, plan.shares, material.texts)
+    made = make_lessons(plan, material)
     done = time.perf_counter()
     lengths = [_tokens(one, tokenizer, list(tool_schemas())) for one in made]
     found = leaks(made, material.held, material.all_texts)

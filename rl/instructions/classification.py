@@ -11,7 +11,7 @@ from slidekick.data.ontology import plain
 from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.turns import Exchange, Instruction, conversation, said
-from slidekick.rl.instructions.wording import GENERAL, QUESTIONS
+from slidekick.rl.instructions.wording import GENERAL, taught
 
 YES_NO = ("Is this {}?", "Does this picture show {}?", "Would you call this {}?", "Is {} shown here?")
 OPTIONS = ("Which is it: {}?", "Choose one: {}.", "Which of these is it: {}?", "One of these: {}.")
@@ -43,14 +43,14 @@ class _Labelled(ABC):
 
 
 class Classification(_Labelled):
-    """The open question, mostly in the wording that evaluation asks."""
+    """The open question, most often in the wording that evaluation asks."""
 
     task = "classify"
 
     def ask(self, rng: np.random.Generator, item: Item) -> Exchange:
-        """A quarter in general wordings, half surely in the set's first one."""
-        roll, own = rng.random(), QUESTIONS[item.set]
-        return said(one(rng, GENERAL) if roll < 0.25 else own[0] if roll < 0.8 else one(rng, own), item.label)
+        """An eighth in general wordings, which several sets answer in different words; a third in the set's first."""
+        roll, own = rng.random(), taught(item.set)
+        return said(one(rng, GENERAL) if roll < 0.12 else own[0] if roll < 0.45 else one(rng, own), item.label)
 
 
 class Options(_Labelled):

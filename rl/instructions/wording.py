@@ -1,4 +1,7 @@
-"""How people ask what a picture is: one wording of its own for every labelled set, and wordings for all."""
+"""How people ask what a picture is: wordings of its own for every labelled set, and wordings for all.
+
+Some ways to ask are never taught: evaluation holds the model's answers to them too.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,30 @@ QUESTIONS = {
     "prostate_gleason": ("What is the Gleason pattern?", "Which Gleason pattern does this prostate show?"),
     "wbc_zheng": ("Which white blood cell is this?", "What type of white blood cell is this?"),
 }
+# What a set's labels are, as it stands in WAYS.
+NOUNS = {
+    "aml_cytomorphology": "detailed blood cell type",
+    "breakhis_400x": "breast lesion",
+    "chula_rbc_crops": "red blood cell shape",
+    "crc_val_he": "colorectal tissue",
+    "ebhi_seg": "colorectal lesion",
+    "gbm40": "brain tumour",
+    "glas": "gland grade",
+    "herlev_pap": "cervical cell",
+    "kather2016_sample": "tissue texture",
+    "lbc_pap": "Bethesda category",
+    "lc25000_colon": "colon diagnosis",
+    "lc25000_lung": "lung diagnosis",
+    "malaria_cells": "infection state",
+    "ocdc": "oral tumour",
+    "oral_oscc": "oral tissue",
+    "osteosarcoma": "bone tissue",
+    "pbc_wbc_attributes": "blood cell",
+    "prostate_gleason": "Gleason pattern",
+    "wbc_zheng": "white blood cell",
+}
+WAYS = ("Name the {}.", "What {} is this?", "Which {} do you see?", "Tell me the {}.", "What {} is shown here?")
+UNTAUGHT_WAYS = ("Identify the {}.", "Which {} would you say this is?")
 GENERAL = (
     "What does this picture show?",
     "What is this?",
@@ -45,6 +72,16 @@ STAIN = ("Which stain is this?", "How is this stained?", "What stain was used?",
 def question_for(item: Item) -> str:
     """The wording that evaluation asks of a labelled item's set."""
     return QUESTIONS[item.set][0] if item.set in QUESTIONS else GENERAL[0]
+
+
+def taught(name: str) -> tuple[str, ...]:
+    """All wordings that training asks of a set, the one that evaluation asks first."""
+    return (*QUESTIONS[name], *(way.format(NOUNS[name]) for way in WAYS))
+
+
+def other_wordings(name: str) -> tuple[str, ...]:
+    """What else evaluation asks of a set: its own further wordings, one of the taught ways, and those never taught."""
+    return (*QUESTIONS[name][1:], *(way.format(NOUNS[name]) for way in (WAYS[0], *UNTAUGHT_WAYS)))
 
 
 def article(word: str) -> str:

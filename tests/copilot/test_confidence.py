@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import binom
 
 from slidekick.copilot.confidence import (
     FILE,
@@ -15,6 +16,7 @@ from slidekick.copilot.confidence import (
     fit_confidence,
     fit_temperature,
     load_confidence,
+    most_wrong,
     softmax,
 )
 from slidekick.data.errors import InputError
@@ -44,23 +46,54 @@ def test_probabilities_add_up_and_keep_their_order(logits, temperature):
     assert table[int(np.argmax(logits))] == table.max()
 
 
-@given(st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=1, max_size=20))
+@given(st.lists(st.tuples(st.sampled_from([0.2, 0.4, 0.6, 0.8]), st.booleans()), min_size=1, max_size=60))
 @settings(max_examples=60)
 def test_the_threshold_keeps_to_the_risk_and_no_lower_one_does(answers):
     confidence, correct = (np.array(column) for column in zip(*answers, strict=True))
     threshold = choose_threshold(confidence, correct, 0.25)
+
+    def most(level):
+        given = confidence >= level
+        return most_wrong(int((given & ~correct).sum()), int(given.sum()))
+
     if threshold != NEVER:
-        assert 1 - correct[confidence >= threshold].mean() <= 0.25
-    for level in confidence[confidence < threshold]:
-        assert 1 - correct[confidence >= level].mean() > 0.25
+        assert most(threshold) <= 0.25
+        assert 1 - correct[confidence >= threshold].mean() < 0.25
+    assert all(most(level) > 0.25 for level in confidence[confidence < threshold])
+
+
+@given(st.integers(1, 300), st.data())
+def test_the_bound_lies_above_what_was_seen_and_falls_with_the_number(n, data):
+    wrong = data.draw(st.integers(0, n))
+    assert wrong / n < most_wrong(wrong, n) <= 1 or wrong == n
+    if wrong < n:
+        assert most_wrong(wrong * 10, n * 10) < most_wrong(wrong, n)
+        # what the bound says: with it as the true share, so few are seen one time in twenty
+        seen = binom.cdf(wrong, n, most_wrong(wrong, n))
+        assert seen == pytest.approx(0.05, abs=1e-6)
 
 
 def test_a_model_that_knows_nothing_abstains():
-    assert fit_confidence([[0.0, 0.0]] * 8, [1] * 8, 0.1, "w").threshold == NEVER
+    fitted = fit_confidence([[0.0, 0.0]] * 8, [1] * 8, [(0.5, False)] * 8, 0.1, "w")
+    assert fitted.threshold == fitted.turn_threshold == NEVER
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_turns_are_told_as_likely_as_they_were_right(temperature):
+    rng = np.random.default_rng(5)
+    told = rng.uniform(0.02, 0.98, 4000)
+    true = [Confidence(turn_temperature=temperature).of_turn(p) for p in told]
+    right = rng.random(len(told)) < true
+    fitted = fit_confidence([[0.0, 1.0]], [1], list(zip(told, right, strict=True)), 0.1, "w")
+    assert fitted.turn_temperature == pytest.approx(temperature, rel=0.12)
+    assert [fitted.of_turn(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([0, 0.5, 1], abs=1e-3)
+    given = np.array([fitted.of_turn(p) for p in told]) >= fitted.turn_threshold
+    assert given.any() == (temperature < 3), "at 3 the surest is right four times in five"
+    assert not given.any() or 1 - right[given].mean() < 0.1
 
 
 def test_what_is_saved_is_read_for_the_same_weights_only(tmp_path):
-    saved = fit_confidence(*drawn(2.0, 200), 0.1, "abc")
+    saved = fit_confidence(*drawn(2.0, 200), [(0.7, True), (0.2, False)], 0.1, "abc")
     assert load_confidence(tmp_path, "abc") is None
     saved.save(tmp_path)
     assert load_confidence(tmp_path, "abc") == saved

@@ -1,6 +1,7 @@
 """The loop: model turn, tool, model turn, checked answer."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -220,6 +221,24 @@ def test_a_model_from_a_folder_is_named_without_its_path(tiny, segmentor, tmp_pa
     folder = tmp_path / "mine"
     folder.mkdir()
     assert Copilot.from_pretrained(str(folder), segmentor).versions["model"] == "mine"
+
+
+def test_readings_are_as_sure_as_was_fitted_and_unsure_ones_are_marked(segmentor, roi, scripted):
+    def told(line, likelihood, confidence):
+        engine = scripted(*line)
+        turn = engine.turn
+        engine.turn = lambda *args, **more: (
+            replace(piece, likelihood=likelihood) if isinstance(piece, Turn) else piece for piece in turn(*args, **more)
+        )
+        return Copilot(engine, segmentor, confidence=confidence).ask(roi, HOW_MANY)
+
+    fitted = Confidence(turn_temperature=2.0, turn_threshold=0.6, risk=0.1)
+    unsure, sure = (told(["colon tissue"], p, fitted) for p in (0.5, 0.9))
+    assert (unsure.confidence, sure.confidence) == (0.5, 0.75)
+    assert "more than 10% are wrong" in " ".join(unsure.warnings)
+    assert "unsure" not in " ".join(sure.warnings)
+    assert told(["colon tissue"], 0.5, None).confidence == 0.9, "the mean of its tokens"
+    assert told([COUNT, "There are 3 nuclei."], 0.5, fitted).confidence == 0.9, "measured, not read"
 
 
 def test_a_confidence_fitted_for_a_folder_is_taken_up(tiny, segmentor, tmp_path, monkeypatch):

@@ -17,7 +17,7 @@ from PIL import Image
 from slidekick.data.errors import InputError
 from slidekick.rl.instructions import make_instructions
 from slidekick.rl.instructions.held_out import leaks, pixel_hash, text_hash, unseen_items, unseen_texts
-from slidekick.rl.instructions.material import Plan, gather
+from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.instructions.texts import LONGEST, POINTS, READERS, Text, load_texts, tidy
 from slidekick.rl.instructions.turns import conversation, said
 
@@ -113,6 +113,18 @@ def test_tidy_text_stays_tidy(text):
     assert text_hash([tidy(text)]) == text_hash([text])
 
 
+def test_half_of_the_conversations_are_about_the_sets_in_focus(planted):
+    material = gather(planted)
+    plan = Plan(400, 3, focus=("glas",))
+    made = make_lessons(plan, material)
+    assert len(made) == 400
+    assert 200 <= sum(one.set == "glas" for one in made) < 330
+    assert made == make_lessons(plan, material)
+    assert {one.task for one in made[:40]} - {"classify"}  # in an order drawn by chance
+    with pytest.raises(InputError, match="no training row of the set 'glass' to focus on"):
+        make_lessons(Plan(4, 3, focus=("glass",)), material)
+
+
 def test_a_set_that_is_held_back_is_nowhere_in_training_but_still_bars_its_test_rows(planted):
     material = gather(planted, ("glas", "pathvqa"))
     made = make_instructions(material.items, 500, 2, texts=material.texts)
@@ -179,7 +191,8 @@ def test_questions_that_point_at_a_picture_are_known_by_their_words():
         ({"count": 5, "seed": 1, "shares": {"sing": 1}}, "no family 'sing'"),
         ({"count": 5, "seed": 1, "shares": {"vqa": -1}}, "share of vqa is -1"),
         ({"count": 5, "seed": 1, "shares": {"vqa": "all"}}, "share of vqa is 'all'"),
-        ({"count": 5, "seed": 1, "held_back": "glas"}, "held_back a list"),
+        ({"count": 5, "seed": 1, "held_back": "glas"}, "held_back and focus are lists"),
+        ({"count": 5, "seed": 1, "focus": "glas"}, "held_back and focus are lists"),
     ],
 )
 def test_a_section_that_cannot_be_used_is_named_with_the_key(section, told):

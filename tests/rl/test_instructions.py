@@ -16,7 +16,16 @@ from slidekick.data.errors import InputError
 from slidekick.data.items import Item
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import measure
-from slidekick.rl.instructions import FAMILIES, GENERAL, QUESTIONS, SHARES, make_instructions, question_for
+from slidekick.rl.instructions import (
+    FAMILIES,
+    GENERAL,
+    QUESTIONS,
+    SHARES,
+    make_instructions,
+    other_wordings,
+    question_for,
+    wording,
+)
 from slidekick.rl.instructions.concepts import is_region, names, phrasings, strangers, vocabulary
 from slidekick.rl.instructions.make import quotas
 from slidekick.rl.instructions.material import gather
@@ -220,6 +229,16 @@ def test_words_outside_the_card_get_the_unknown_result_and_known_ones_never(call
     assert len(unknown) > 40
     assert unknown <= {word.one for word in strangers()}
     assert set(names()) <= known <= {word.one for name in names() for word in phrasings(name)}
+
+
+def test_evaluation_also_asks_in_words_that_are_never_taught(made):
+    taught = {text_of(message) for one in made for message in one.messages if message["role"] == "user"}
+    for name in QUESTIONS:
+        others = other_wordings(name)
+        assert len(set(others)) == len(others) >= 3
+        assert QUESTIONS[name][0] not in others
+        assert len(set(others) - set(wording.taught(name))) == 2
+        assert not set(others[-2:]) & taught
 
 
 def test_every_set_with_questions_has_one_wording_of_its_own_that_is_also_taught(material, made):

@@ -1,0 +1,79 @@
+"""One base with four kinds of adapter, asked the same: none, one LoRA of equal size, PEFT's X-LoRA, our mixture.
+
+Each arm is an evaluation of its own, kept in a folder as `slidekick evaluate` keeps one; the mixture is then held
+against each other arm on the same questions and the same resamples (see `comparison.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slidekick.copilot.answer import RESEARCH_USE
+from slidekick.copilot.copilot import Copilot
+from slidekick.copilot.engine import TorchEngine
+from slidekick.copilot.experts import EXPERTS, load_experts
+from slidekick.copilot.mini import WEIGHTS, load_generalist, weights_hash
+from slidekick.data.files import write_atomic
+from slidekick.rl.evaluation.comparison import SAMPLES, compare
+from slidekick.rl.evaluation.run import Plan, evaluate
+
+OURS, NONE, LORA, XLORA = "experts", "none", "lora", "xlora"
+SCHEMA = "slidekick.arms/1"
+
+
+@dataclass(frozen=True)
+class Arms:
+    """model: mini or a folder of its kind, the base of all arms. experts: the mixture, the model's own where None.
+    lora: experts of one name; xlora: what `slidekick train xlora` wrote over `experts`; arms not given are left out."""
+
+    model: str = "mini"
+    experts: Path | None = None
+    lora: Path | None = None
+    xlora: Path | None = None
+
+    @property
+    def mixture(self) -> Path:
+        """The folder of the mixture."""
+        return self.experts or (WEIGHTS if self.model == "mini" else Path(self.model)) / EXPERTS
+
+    def copilots(self, segmentor) -> Iterator[tuple[str, Copilot]]:
+        """Each arm's name and its copilot, one after the other, so that one model is in memory at a time."""
+        base = weights_hash(WEIGHTS if self.model == "mini" else Path(self.model))
+        for name, folder in ((NONE, None), (LORA, self.lora), (XLORA, self.xlora), (OURS, self.mixture)):
+            if folder is not None or name == NONE:
+                engine = self._engine(name, folder)
+                yield name, Copilot(engine, segmentor, f"{base}+{weights_hash(folder) if folder else 'none'}")
+
+    def _engine(self, name: str, folder: Path | None) -> TorchEngine:
+        model, processor = load_generalist(self.model)
+        if name == XLORA:
+            from slidekick.rl.xlora import UncachedEngine, load_xlora
+
+            return UncachedEngine(load_xlora(model, self.mixture, folder), processor, name, history=0)
+        experts = load_experts(model, folder) if folder else None
+        return TorchEngine(model, processor, name, history=0, experts=experts)
+
+
+def side_by_side(arms: Arms, plan: Plan, out: Path, segmentor=None) -> dict:
+    """Evaluate every arm into `out`/ARM and compare; JSON-ready: figures of each arm, and ours less each other's.
+
+    An interrupted run takes up where it was. Raises InputError as `evaluate` and `compare`.
+    """
+    metrics: dict[str, dict] = {}
+    for name, copilot in arms.copilots(segmentor):
+        result = evaluate(copilot, replace(plan, beside=False), out / name / "answers.jsonl")
+        write_atomic(out / name / "figures.json", json.dumps(result.summary, indent=1))
+        write_atomic(out / name / SAMPLES, "".join(json.dumps(row) + "\n" for row in result.rows))
+        metrics[name] = result.summary["metrics"]
+    others = [name for name in metrics if name != OURS]
+    return {
+        "schema": SCHEMA,
+        "what": "experts",
+        "notice": RESEARCH_USE,
+        "split": plan.split,
+        "arms": metrics,
+        "less": {name: compare(out / name, out / OURS)["metrics"] for name in others},
+    }
