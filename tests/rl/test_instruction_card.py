@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import slidekick.copilot.base
 from slidekick.apps.cli import main
@@ -30,6 +31,13 @@ def data(rich, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def card(data, processor):
     return write_card(Plan(1000, 1, {"vqa": 0.2}), data, "c.yaml", processor.tokenizer)
+
+
+def altered(**changes) -> str:
+    """mini's own configuration with another section of instructions, nothing held back."""
+    config = yaml.safe_load(MINI.read_text())
+    config["instructions"] |= {"held_back": []} | changes
+    return yaml.safe_dump(config)
 
 
 def rows_of(text: str, heading: str) -> list[list[str]]:
@@ -82,7 +90,7 @@ def test_the_command_writes_the_card_and_sums_it_up(data, processor, tmp_path, m
     processor.tokenizer.save_pretrained(tmp_path / "base")
     monkeypatch.setattr(slidekick.copilot.base, "base_folder", lambda: tmp_path / "base")
     config, target = tmp_path / "c.yaml", tmp_path / "card.md"
-    config.write_text(MINI.read_text().replace("count: 9600", "count: 200"))
+    config.write_text(altered(count=200))
     command = ["train", "instructions", str(config), "--data", str(data), "--card", str(target)]
     assert main([*command, "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
@@ -94,10 +102,10 @@ def test_the_command_writes_the_card_and_sums_it_up(data, processor, tmp_path, m
 
 def test_what_is_wrong_with_a_section_is_told_in_one_line(data, tmp_path, capsys):
     config = tmp_path / "c.yaml"
-    config.write_text(MINI.read_text().replace("held_back: []", "held_back: [nowhere]"))
+    config.write_text(altered(held_back=["nowhere"]))
     assert main(["train", "instructions", str(config), "--data", str(data), "--card", str(tmp_path / "x.md")]) == 2
     assert "no set named 'nowhere' to hold back" in capsys.readouterr().err.splitlines()[-1]
-    config.write_text(MINI.read_text().replace("count: 9600", "count: many"))
+    config.write_text(altered(count="many"))
     assert main(["train", "instructions", str(config), "--data", str(data), "--card", str(tmp_path / "x.md")]) == 2
     assert "instructions.count is 'many'" in capsys.readouterr().err
     assert not (tmp_path / "x.md").exists()
