@@ -68,12 +68,25 @@ class RoutedCollator(CachedVisionCollator):
 class MixtureTrainer(SFTTrainer):
     """SFTTrainer over cached tower maps whose model speaks with the experts that its router weighs.
 
-    losses: weights of `balance_loss` and `z_loss`. Checkpoints hold what is trained, not the base.
+    losses: weights of `balance_loss` and `z_loss`. router_rate: the router's learning rate, in times the experts'.
+    Checkpoints hold what is trained, not the base.
     """
 
-    def __init__(self, *args, experts: Experts, losses: dict[str, float], **kwargs) -> None:
+    def __init__(self, *args, experts: Experts, losses: dict[str, float], router_rate: float = 1, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        self.experts, self.losses = experts, losses
+        self.experts, self.losses, self.router_rate = experts, losses, router_rate
+
+    def create_optimizer(self, model=None) -> torch.optim.Optimizer:
+        """Experts and router in groups of their own."""
+        if self.optimizer is None:
+            kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
+            rate = settings.pop("lr")
+            router = list(self.experts.router.parameters())
+            routing = {id(parameter) for parameter in router}
+            others = [parameter for parameter in self.experts.trainable() if id(parameter) not in routing]
+            groups = [{"params": others, "lr": rate}, {"params": router, "lr": rate * self.router_rate}]
+            self.optimizer = kind(groups, weight_decay=self.args.weight_decay, **settings)
+        return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         labels, shown = inputs.pop("labels"), inputs.pop("shown")
@@ -181,4 +194,5 @@ def _trainer(model, processor, experts: Experts, rows: list[dict], maps, config:
         processing_class=processor,
         experts=experts,
         losses=config["losses"],
+        router_rate=config.get("router_rate", 1),
     )
