@@ -32,7 +32,11 @@ STRANGERS = (
     "mast cell, goblet cell, islet, hepatocyte, podocyte, melanocyte, red blood cell, platelet, sinusoid, bile duct, "
     "sebaceous gland, thrombus, cyst, abscess, osteoclast, chondrocyte, keratinocyte, basal cell, mesangial cell, "
     "schistosome, amoeba, spore, asbestos body, calcification, ganglion cell, axon, villus, alveolus, bronchus, "
-    "follicle, fibroblast, endothelial cell, osteoid, necrosis, melanin, amyloid, sweat gland, tonsil, ulcer"
+    "follicle, fibroblast, endothelial cell, osteoid, necrosis, melanin, amyloid, tonsil, ulcer, "
+    "eccrine duct, cholesterol cleft, Barr body, Russell body, Call-Exner body, Charcot-Leyden crystal, plasmablast, "
+    "dendritic cell, smooth muscle cell, ependymal cell, microglial cell, oxyntic cell, parafollicular cell, "
+    "Hassall corpuscle, ghost cell, ring sideroblast, Howell-Jolly body, Heinz body, umbrella cell, decidual cell, "
+    "syncytial knot, kettle, ladder, guitar, pencil, spoon, tractor, anthracosis, hair shaft, tooth bud, nail plate"
 )
 # Plurals that simple rules do not give, and spellings that they would mend.
 UNUSUAL = {

@@ -20,6 +20,12 @@ COUNT = (
     "What is the number of {many}?",
     "How many {many} does this picture hold?",
     "Give the count of {many}.",
+    "Tell me how many {many} there are.",
+    "What number of {many} is in the picture?",
+    "Please count the {many} in this image.",
+    "How many of the {many} can you find?",
+    "Give me the total of {many}.",
+    "Count the {one}.",
 )
 MARKED = 0.2  # share of pictures whose objects are all marked by points or boxes
 

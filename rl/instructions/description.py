@@ -14,7 +14,7 @@ from slidekick.rl.instructions.turns import Call, Exchange, Instruction, called,
 DESCRIBE = (
     "Describe this picture.",
     "Describe the picture.",
-    "Describe what you see.",
+    "Write a description.",
     "Give a description.",
     "Describe this with measurements.",
     "What can be said of this picture?",

@@ -16,6 +16,14 @@ MEASURE = (
     "How big is the {one}?",
     "What share of the picture is {one}?",
     "Give the size of the {many}.",
+    "What percentage is {one}?",
+    "How much of the image is {one}?",
+    "What is the area of the {one}?",
+    "What proportion does the {one} take?",
+    "Tell me how big the {many} are.",
+    "What is the diameter of the {many}?",
+    "Quantify the {one}.",
+    "Calculate the area of the {one}.",
 )
 
 

@@ -17,6 +17,13 @@ THERE = (
     "Are there any {many} here?",
     "Is {a} present?",
     "Can you find any {many}?",
+    "Are any {many} to be seen?",
+    "Does the picture contain {a}?",
+    "Is {a} in the image?",
+    "Have you found any {many}?",
+    "Any sign of {a}?",
+    "Look for {many}.",
+    "Does this image hold any {one}?",
 )
 WHERE = (
     "Where is the {one}?",
@@ -29,6 +36,12 @@ WHERE = (
     "Find the {many}.",
     "Draw around the {many}.",
     "Show me where the {one} is.",
+    "Localise the {many}.",
+    "Please segment the {one}.",
+    "Colour in the {many}.",
+    "Show the outline of the {one}.",
+    "In what part of the picture is the {one}?",
+    "Give me the mask of the {one}.",
 )
 
 
