@@ -269,6 +269,11 @@ def _fit(model, processor, rows: list[dict], maps: Maps, config: dict, out: Path
         processing_class=processor,
         peft_config=LoraConfig(task_type="CAUSAL_LM", **config["lora"]),
     )
+    if config["connector"].get("frozen"):
+        # Saved with the adapter all the same, since `modules_to_save` names it.
+        for name, parameter in trainer.model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.requires_grad_(False)
     has_checkpoint = any((out / CHECKPOINTS).glob("checkpoint-*"))
     trainer.train(resume_from_checkpoint=resume and has_checkpoint)
     return _save(trainer, out)
