@@ -24,7 +24,7 @@ class Base:
 
     name: hub id or folder. revision: branch, tag or commit. quantization: "nf4", for QLoRA. unquantized: module names, or
     patterns of them, that it leaves as they are. dtype, attn_implementation: as `from_pretrained` takes them.
-    processor: options of the processor, such as {"max_pixels": 401408}.
+    processor: options of the processor, such as {"size": {...}}.
     """
 
     name: str
@@ -49,7 +49,9 @@ class Base:
             raise InputError(f"{where}: base.name is missing; give a hub id, such as Qwen/Qwen2.5-VL-3B-Instruct")
         base = cls(**{key: value for key, value in section.items() if value is not None})
         if base.quantization not in (None, *QUANTIZATIONS):
-            raise InputError(f"{where}: base.quantization is {base.quantization!r}; there is {QUANTIZATIONS[0]}, or none")
+            raise InputError(
+                f"{where}: base.quantization is {base.quantization!r}; there is {QUANTIZATIONS[0]}, or none"
+            )
         return base
 
 

@@ -42,11 +42,10 @@ def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path,
     from accelerate import PartialState
     from datasets import Dataset
     from peft import LoraConfig
-    from trl import SFTTrainer, get_kbit_device_map
+    from trl import SFTTrainer
 
     base, arguments = Base.read(config["base"], where), hub_arguments(config["sft"], where, out)
-    placement = {"device_map": get_kbit_device_map()} if base.quantization else {}
-    model, processor = load_hub(base, **placement)
+    model, processor = load_hub(base, **placement(base))
     collator = ConversationCollator(processor, list(tool_schemas()))
     if PartialState().is_main_process and not resume:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
@@ -67,6 +66,15 @@ def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path,
         _finish(out, base, made, trainer.state.log_history)
     trainer.accelerator.wait_for_everyone()
     return out / ADAPTER
+
+
+def placement(base: Base) -> dict:
+    """Where `from_pretrained` puts the model: a quantised one on its process's own GPU, since it is packed there; any
+    other is moved by the trainer."""
+    from accelerate import PartialState
+
+    here = base.quantization is not None and torch.cuda.is_available()
+    return {"device_map": {"": PartialState().local_process_index}} if here else {}
 
 
 def hub_arguments(plan: Mapping, where: Path, out: Path):
