@@ -13,7 +13,6 @@ from pathlib import Path
 from slidekick.data.errors import InputError
 
 ADAPTER_CONFIG = "adapter_config.json"
-QUANTIZATIONS = ("nf4",)
 _KINDS = {"processor": (Mapping, "a mapping"), "unquantized": (list, "a list")}
 _TOOLS = Path(__file__).parent / "templates" / "tools.jinja"
 
@@ -22,9 +21,9 @@ _TOOLS = Path(__file__).parent / "templates" / "tools.jinja"
 class Base:
     """Which model, and how it is loaded.
 
-    name: hub id or folder. revision: branch, tag or commit. quantization: "nf4", for QLoRA. unquantized: module names, or
-    patterns of them, that it leaves as they are. dtype, attn_implementation: as `from_pretrained` takes them.
-    processor: options of the processor, such as {"size": {...}}.
+    name: hub id or folder. revision: branch, tag or commit. quantization: "nf4", for QLoRA. unquantized: names or
+    patterns of modules that it leaves as they are. dtype, attn_implementation: as `from_pretrained` takes them.
+    processor: options of the processor, such as the `size` of pictures.
     """
 
     name: str
@@ -48,10 +47,8 @@ class Base:
         if not section.get("name"):
             raise InputError(f"{where}: base.name is missing; give a hub id, such as Qwen/Qwen2.5-VL-3B-Instruct")
         base = cls(**{key: value for key, value in section.items() if value is not None})
-        if base.quantization not in (None, *QUANTIZATIONS):
-            raise InputError(
-                f"{where}: base.quantization is {base.quantization!r}; there is {QUANTIZATIONS[0]}, or none"
-            )
+        if base.quantization not in (None, "nf4"):
+            raise InputError(f"{where}: base.quantization is {base.quantization!r}; there is nf4, or none")
         return base
 
 

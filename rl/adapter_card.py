@@ -21,8 +21,8 @@ tags: [pathology, lora]
 Research use only. Not for diagnosis.
 
 - Base: `{name}`, revision `{revision}`, {quantization} while it was trained. Its licence: see base.
-- Taught: {count} conversations about {pictures} pictures of {sets} sets, {steps} steps; last loss {loss}. What is trained
-  on a set falls under that set's licence too.
+- Taught: {count} conversations about {pictures} pictures of {sets} sets, {steps} steps; last loss {loss}. What is
+  trained on a set falls under that set's licence too.
 - Load: `Copilot.from_pretrained("FOLDER")`, or `PeftModel.from_pretrained` over the base.
 
 | family | conversations |

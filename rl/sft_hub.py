@@ -1,9 +1,9 @@
 """Supervised fine-tuning of any image-text-to-text model of the hub: LoRA or QLoRA through trl's SFTTrainer.
 
-`train_sft` comes here when its YAML has a section `base` (rl/configs/qwen2_5_vl_3b.yaml). Pictures go through the model's
-own processor and tower at every step. trl's collator is replaced for two reasons: it tells the template of no tools, and
-it encodes control tokens typed by people as control tokens, which `TorchEngine` never does; so a row here is encoded as
-the engine encodes a prompt. Loss and checkpoints are trl's.
+`train_sft` comes here when its YAML has a section `base` (rl/configs/qwen2_5_vl_3b.yaml). Pictures go through the
+model's own processor and tower at every step. trl's collator for pictures (1.16) is replaced for two reasons: it tells
+the template of no tools, and it encodes control tokens typed by people as control tokens, which `TorchEngine` never
+does. A row here is encoded as the engine encodes a prompt. Loss and checkpoints are trl's.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Models of the hub by the same command: prompts as at inference, loss on what the assistant says, adapters that load."""
+"""Models of the hub by the same command: prompts as at inference, loss on the assistant's words, adapters that load."""
 
 import json
 import os
