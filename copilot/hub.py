@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+from slidekick.copilot.grammar import ToolCall
 from slidekick.data.errors import InputError
 
 ADAPTER_CONFIG = "adapter_config.json"
@@ -97,9 +98,10 @@ def load_adapter(folder: Path):
 
 
 def tell_tools(processor):
-    """The processor, its chat template preceded by one that writes tools as text where it drops them itself.
+    """The processor, its chat template preceded by one that writes tools as text where its own does not serve.
 
-    Qwen2.5-VL and LLaVA are such: their templates leave tools, calls and results out without a word.
+    Those of Qwen2.5-VL, LLaVA-NeXT, SmolVLM and Gemma 3 drop tools, calls or results, some of them without a word;
+    Qwen3.5's writes calls in another form than the grammar, which decodes them as `<tool_call>` JSON.
     """
     template = chat_template(processor)
     if template is not None and not renders_tools(processor, template):
@@ -115,11 +117,12 @@ def chat_template(processor) -> str | None:
 
 
 def renders_tools(processor, template: str) -> bool:
-    """Whether a template writes tools, a call with its arguments, and a result."""
+    """Whether a template writes tools, a call as the grammar does, and a result."""
     from jinja2 import TemplateError
 
     schema = {"name": "probe_tool", "description": "", "parameters": {"type": "object", "properties": {}}}
-    call = {"type": "function", "function": {"name": "probe_call", "arguments": {"word": "probe_argument"}}}
+    said = ToolCall("probe_call", {"word": "probe_argument"})
+    call = {"type": "function", "function": {"name": said.name, "arguments": said.arguments}}
     messages = [
         {"role": "user", "content": [{"type": "text", "text": "?"}]},
         {"role": "assistant", "content": [], "tool_calls": [call]},
@@ -131,7 +134,7 @@ def renders_tools(processor, template: str) -> bool:
         )
     except (TemplateError, TypeError):
         return False
-    return all(word in text for word in ("probe_tool", "probe_call", "probe_argument", "probe_result"))
+    return all(word in text for word in ("probe_tool", said.to_text(), "probe_result"))
 
 
 def _quantization(base: Base):

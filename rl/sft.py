@@ -305,7 +305,7 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`slidekick train sft` for launchers, which start a module in each process; exit code 2 for what a user can mend."""
+    """`slidekick train sft` for launchers, which start a module in each process; 2 for what a user can mend."""
     parser = argparse.ArgumentParser(prog="slidekick.rl.sft", description="Train as `slidekick train sft` does.")
     for name in ("--config", "--data", "--out"):
         parser.add_argument(name, required=True, type=Path)

@@ -95,6 +95,18 @@ def test_templates_that_read_lists_of_parts_alone_are_served_too(qwen):
     assert text.index("# Tools") < text.index("<image>")
 
 
+@pytest.mark.parametrize("name", ["llava_next", "smolvlm", "idefics3", "gemma3", "qwen3_vl", "qwen3_6", "gemma4"])
+def test_published_templates_write_calls_as_the_grammar_does_whatever_they_did_before(name):
+    import trl
+
+    processor = _made.tiny_qwen25()[1]
+    processor.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
+    text = rendered(tell_tools(processor), [{**QUESTION}, {**ASKED, "content": []}, RESULT, SAID])
+    assert ToolCall("count", {"concept": "nucleus"}).to_text() in text
+    assert RESULT["content"] in text
+    assert text.index('"description"') < text.index("How many nuclei?") < text.index("There are 212 nuclei.")
+
+
 @settings(max_examples=30, deadline=None)
 @given(concept=st.text(min_size=1, max_size=20), result=st.text(max_size=20))
 def test_what_tools_are_given_and_return_is_data_whatever_it_holds(qwen, concept, result):
