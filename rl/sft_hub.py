@@ -9,7 +9,6 @@ does. A row here is encoded as the engine encodes a prompt. Loss and checkpoints
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,13 +23,11 @@ from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.rl.adapter_card import adapter_card
 from slidekick.rl.instructions import Instruction
+from slidekick.rl.sft import ADAPTER, CHECKPOINTS
 
-ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
 # Keys of trl's that do not go with pictures or with our collator: said, not silently left out.
 FOREIGN = ("max_length", "packing", "padding_free", "assistant_only_loss", "completion_only_loss")
 PICTURE = 256  # tokens a picture is taken for where rows of like length are put together; it decides nothing else
-
-log = logging.getLogger(__name__)
 
 
 def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path, resume: bool = False) -> Path:
@@ -46,20 +43,21 @@ def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path,
 
     base, arguments = Base.read(config["base"], where), hub_arguments(config["sft"], where, out)
     model, processor = load_hub(base, **placement(base))
-    collator = ConversationCollator(processor, list(tool_schemas()))
+    collator = ConversationCollator(processor, tool_schemas())
+    table = Dataset.from_list([row_of(one, collator) for one in made])
     if PartialState().is_main_process and not resume:
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
     try:
         trainer = SFTTrainer(
             model=model,
             args=arguments,
-            train_dataset=Dataset.from_list([row_of(one, collator) for one in made]),
+            train_dataset=table,
             data_collator=collator,
             processing_class=processor,
             peft_config=LoraConfig(**{"task_type": "CAUSAL_LM"} | config["lora"]),
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {str(error).strip().splitlines()[0][:300]}") from error
+        raise InputError(f"{where}: {_first_line(error)}") from error
     trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
     trainer.save_model(str(out / ADAPTER))  # by every process: sharded weights are gathered here
     if trainer.is_world_process_zero():
@@ -89,7 +87,7 @@ def hub_arguments(plan: Mapping, where: Path, out: Path):
     try:
         return SFTConfig(**usual | dict(plan) | ours)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: sft: {str(error).strip().splitlines()[0][:300]}") from error
+        raise InputError(f"{where}: sft: {_first_line(error)}") from error
 
 
 def row_of(instruction: Instruction, collator: ConversationCollator) -> dict:
@@ -202,6 +200,10 @@ def _with_pictures(messages: list[dict], images: Sequence[str]) -> list[dict]:
 def _picture(path: str) -> np.ndarray:
     with Image.open(path) as picture:
         return np.array(picture.convert("RGB"))  # a copy: processors want arrays that can be written
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
 def _finish(out: Path, base: Base, made: Sequence[Instruction], history: list[dict]) -> None:
