@@ -35,7 +35,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "a U-Net for each set, as peers of the segmentor (`evaluate grounding --unets`), such as "
             "grounding/configs/unet.yaml",
         ),
-        ("sft", "the generalist mini by supervised fine-tuning, such as rl/configs/mini.yaml"),
+        (
+            "sft",
+            "the generalist by supervised fine-tuning: mini (rl/configs/mini.yaml) or a model of the hub "
+            "(rl/configs/qwen2_5_vl_3b.yaml)",
+        ),
         ("experts", "a mixture of LoRA experts on top of mini, such as rl/configs/experts.yaml"),
         ("xlora", "PEFT's X-LoRA over trained experts, the peer of their router, such as rl/configs/xlora.yaml"),
     ):
@@ -110,7 +114,7 @@ def train_peers(config: Path, data: Path, out: Path, resume: bool, minutes: floa
 
 
 def train_generalist(config: Path, data: Path, out: Path, resume: bool) -> dict:
-    """Train mini; the adapter's folder and the last logged figures. InputError without the extra `train`."""
+    """Train mini or a model of the hub; the adapter's folder, last logged figures. InputError without extra `train`."""
     _check_extra()
     from slidekick.rl.sft import train_sft
 

@@ -22,6 +22,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
 from slidekick.copilot.grammar import TurnGrammar
+from slidekick.copilot.hub import chat_template
 from slidekick.copilot.options import token_ids, weigh, write
 from slidekick.data.errors import InputError
 
@@ -85,7 +86,7 @@ class TorchEngine:
         history: int = MAX_HISTORY,
         experts: Experts | None = None,
     ) -> None:
-        if getattr(processor, "tokenizer", None) is None or not _template(processor):
+        if not chat_template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
@@ -292,10 +293,6 @@ class _WhenLeft(StoppingCriteria):
 
     def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
         return torch.full((input_ids.shape[0],), self._left.is_set(), device=input_ids.device)
-
-
-def _template(processor) -> str | None:
-    return getattr(processor, "chat_template", None) or processor.tokenizer.chat_template
 
 
 def _with_image(message: dict, image: np.ndarray) -> dict:

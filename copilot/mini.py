@@ -9,32 +9,23 @@ import hashlib
 from pathlib import Path
 
 from slidekick.copilot.base import base_folder, load_tower
-from slidekick.data.errors import InputError
+from slidekick.copilot.hub import ADAPTER_CONFIG, Base, load_adapter, load_hub
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini"
 TOWER = "tower.safetensors"
 
 
 def load_generalist(name: str = "mini"):
-    """(model, processor) of an image-text-to-text model, ready for inference in float32.
+    """(model, processor) of an image-text-to-text model, ready for inference.
 
-    name: "mini", the folder of a PEFT adapter trained on mini's base, a Hugging Face folder, or a hub id.
-    Raises `InputError` when nothing is found under the name, `SourceError` when base weights cannot be fetched.
+    name: "mini", the folder of a PEFT adapter trained on mini's base or on a hub model, a Hugging Face folder, or a
+    hub id. Raises `InputError` when nothing is found under the name, `SourceError` when base weights cannot be fetched.
     """
     if name == "mini":
         return load_mini(WEIGHTS)
-    if (Path(name) / "adapter_config.json").is_file() and (Path(name) / TOWER).is_file():
-        return load_mini(Path(name))
-    from transformers import AutoModelForImageTextToText, AutoProcessor
-
-    try:
-        model = AutoModelForImageTextToText.from_pretrained(name)
-        return model.eval(), AutoProcessor.from_pretrained(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise InputError(
-            f"{name}: no image-text-to-text model could be loaded ({reason}); give mini, a folder or a hub id"
-        ) from error
+    if (Path(name) / ADAPTER_CONFIG).is_file():
+        return load_mini(Path(name)) if (Path(name) / TOWER).is_file() else load_adapter(Path(name))
+    return load_hub(Base(name))
 
 
 def load_mini(folder: Path):

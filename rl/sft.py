@@ -1,13 +1,16 @@
-"""Supervised fine-tuning of mini from a YAML: tower, cached maps, connector, then LoRA with trl's SFTTrainer.
+"""Supervised fine-tuning from a YAML: mini's tower, cached maps, connector, then LoRA with trl's SFTTrainer.
 
 The tower is tuned first (`tower.py`) and frozen, so its maps are computed once and the language model trains on
 them. Loss counts only what the assistant says. Every stage leaves a file in `out`; `resume` takes up after the last.
+Other models are trained by `sft_hub.py`, on many devices by `accelerate launch -m slidekick.rl.sft`.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,7 +26,7 @@ from slidekick.copilot.base import IMAGE_SIDE, PATCH
 from slidekick.copilot.mini import TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.configuration import read_yaml
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, SlidekickError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item
 from slidekick.grounding.tower import float16_bytes
@@ -32,6 +35,7 @@ from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
+HUB_SECTIONS = ("base", "instructions", "lora", "sft")
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
 BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs from machine to machine
@@ -40,24 +44,32 @@ BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs fr
 def load_config(path: Path) -> dict:
     """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
     config = read_yaml(path)
-    for section in SECTIONS:
+    hub = isinstance(config, dict) and "base" in config
+    example = "rl/configs/qwen2_5_vl_3b.yaml" if hub else "rl/configs/mini.yaml"
+    for section in HUB_SECTIONS if hub else SECTIONS:
         if not isinstance(config, dict) or section not in config:
-            raise InputError(f"{path}: section {section!r} is missing; see rl/configs/mini.yaml")
+            raise InputError(f"{path}: section {section!r} is missing; see {example}")
         if not isinstance(config[section], int if section == "views" else dict):
             kind = "whole number" if section == "views" else "mapping"
-            raise InputError(f"{path}: section {section!r} is no {kind}; see rl/configs/mini.yaml")
+            raise InputError(f"{path}: section {section!r} is no {kind}; see {example}")
     return config
 
 
 def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) -> Path:
-    """Train on the train split of `data` and return the folder with adapter and tower, ready for `load_mini`.
+    """Train on the train split of `data` and return the adapter's folder, ready for `Copilot.from_pretrained`.
 
-    Raises InputError for a configuration or data folder that cannot be used.
+    mini through the stages below; a configuration with a section `base` through `sft_hub`. Raises InputError for a
+    configuration or data folder that cannot be used.
     """
     config = load_config(config_path)
     plan = Plan.read(config["instructions"], config_path)
     material = gather(data, plan.held_back)
     items = material.items
+    if "base" in config:
+        from slidekick.rl.sft_hub import train_hub
+
+        made = make_instructions(items, plan.count, plan.seed, plan.shares, material.texts)
+        return train_hub(config, config_path, made, out, resume)
     if not any(item.label and item.set in QUESTIONS for item in items):
         raise InputError(
             f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions/wording.py"
@@ -295,3 +307,25 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
     shutil.copy2(out / TOWER, folder / TOWER)
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
     return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`slidekick train sft` for launchers, which start a module in each process; 2 for what a user can mend."""
+    parser = argparse.ArgumentParser(prog="slidekick.rl.sft", description="Train as `slidekick train sft` does.")
+    for name in ("--config", "--data", "--out"):
+        parser.add_argument(name, required=True, type=Path)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args(arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
+            raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
+        train_sft(args.config, args.data, args.out, args.resume)
+    except SlidekickError as error:
+        print(f"slidekick: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

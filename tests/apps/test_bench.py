@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import slidekick.grounding
-from slidekick.apps.bench import figures, smoke
+from slidekick.apps.bench import figures, smoke, training
 from slidekick.apps.bench.smoke import Check
 from slidekick.data.errors import InputError
 
@@ -114,3 +114,52 @@ def test_memory_that_was_held_is_in_the_peak():
 
 def test_the_installation_holds_at_least_torch():
     assert figures.installation_mb() > 100
+
+
+def test_two_training_loops_are_run_in_turns_and_told_beside_each_other(monkeypatch, capsys):
+    asked = []
+    facts = {
+        "ours": {"samples_s": 3.0, "samples_cpu_s": 2.0, "peak_mb": 1500.0, "prepare_s": 4.0, "batch": 16},
+        "trl": {"samples_s": 2.0, "samples_cpu_s": 1.0, "peak_mb": 3000.0, "prepare_s": 0.0, "batch": 16},
+    }
+
+    def run(command, **_):
+        asked.append(command[-1])
+        return SimpleNamespace(returncode=0, stdout="{'loss': 0.5}\n" + json.dumps(facts[command[-1]]))
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert training.main(["--json"]) == 0
+    assert asked == ["ours", "trl"] * 2
+    told = json.loads(capsys.readouterr().out)
+    assert told["ratios"] == {"samples_s": 1.5, "samples_cpu_s": 2.0, "peak_mb": 0.5}
+    assert training.main([]) == 0
+    assert "1.50 x samples a second, 2.00 x a processor second, 0.50 x memory" in capsys.readouterr().out
+
+
+def test_the_first_step_does_not_count(monkeypatch):
+    clock = iter([10.0, 11.0, 13.0])
+    monkeypatch.setattr(training.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(training.time, "process_time", iter([5.0, 5.5, 6.5]).__next__)
+
+    class Trainer:
+        def add_callback(self, callback):
+            self.callback = callback
+
+        def train(self):
+            for _ in range(3):
+                self.callback.on_step_end(None, None, None)
+
+    assert training.paces(Trainer(), batch=6) == {"samples_s": 4.0, "samples_cpu_s": 8.0}
+
+
+def test_both_loops_are_shown_the_same_words(tmp_path):
+    from slidekick.rl.instructions.turns import text_of
+
+    made = training.conversations(tmp_path, 6)
+    assert len({one.images for one in made}) == 6
+    for one in made:
+        plain = training.as_words(one.messages)
+        assert [message["content"] for message in plain] == [text_of(message) for message in one.messages]
+    lora, plan = training.settings()
+    assert plan["max_steps"] == training.STEPS
+    assert "target_modules" in lora

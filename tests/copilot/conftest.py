@@ -118,7 +118,35 @@ def tiny_fastvlm():
 
 def tiny_qwen():
     import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor
+    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+    processor, tokens, text = _qwen_parts(QWEN_TEMPLATE)
+    torch.manual_seed(3)
+    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
+    config = Qwen2VLConfig(text_config=text, vision_config=vision, **tokens)
+    return Qwen2VLForConditionalGeneration(config).eval(), processor
+
+
+def tiny_qwen25():
+    """Qwen2.5-VL with its own chat template, which knows no tools; trl holds a copy, byte for byte."""
+    import torch
+    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
+    from trl.chat_template_utils import qwen2_5_vl_chat_template
+
+    processor, tokens, text = _qwen_parts(qwen2_5_vl_chat_template)
+    torch.manual_seed(3)
+    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48}
+    config = Qwen2_5_VLConfig(
+        text_config=text, vision_config={**vision, "fullatt_block_indexes": [1], "window_size": 56}, **tokens
+    )
+    model = Qwen2_5_VLForConditionalGeneration(config).eval()
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    return model, processor
+
+
+def _qwen_parts(template: str):
+    """(processor, token ids of the configuration, text configuration) that the two Qwens share."""
+    from transformers import Qwen2VLProcessor
     from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
 
     tokenizer = make_tokenizer("added")
@@ -129,8 +157,9 @@ def tiny_qwen():
         image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),
         tokenizer=tokenizer,
         video_processor=Qwen2VLVideoProcessor(),
-        chat_template=QWEN_TEMPLATE,
+        chat_template=template,
     )
+    ends = {"bos_token_id": 1, "eos_token_id": 2}
     text = {
         "vocab_size": len(tokenizer) + 3,
         "hidden_size": 32,
@@ -138,22 +167,10 @@ def tiny_qwen():
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
-        "bos_token_id": 1,
-        "eos_token_id": 2,
         "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4},
     }
-    torch.manual_seed(3)
-    config = Qwen2VLConfig(
-        text_config=text,
-        vision_config={"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2},
-        image_token_id=image,
-        video_token_id=video,
-        vision_start_token_id=start,
-        vision_end_token_id=end,
-        bos_token_id=1,
-        eos_token_id=2,
-    )
-    return Qwen2VLForConditionalGeneration(config).eval(), processor
+    tokens = {"image_token_id": image, "video_token_id": video, "vision_start_token_id": start}
+    return processor, {**tokens, "vision_end_token_id": end, **ends}, {**text, **ends}
 
 
 class ScriptedEngine:

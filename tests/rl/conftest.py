@@ -192,3 +192,13 @@ def make_model(processor, random_tower):
         return model.eval()
 
     return make
+
+
+@pytest.fixture(scope="session")
+def hub_folder(tmp_path_factory) -> Path:
+    """A folder as the hub would give it: Qwen2.5-VL in small with random numbers, and its processor."""
+    model, processor = _copilot.tiny_qwen25()
+    folder = tmp_path_factory.mktemp("hub") / "tiny-qwen"
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
