@@ -68,8 +68,7 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
     if "base" in config:
         from slidekick.rl.sft_hub import train_hub
 
-        made = make_instructions(items, plan.count, plan.seed, plan.shares, material.texts)
-        return train_hub(config, config_path, made, out, resume)
+        return train_hub(config, config_path, make_lessons(plan, material), out, resume)
     if not any(item.label and item.set in QUESTIONS for item in items):
         raise InputError(
             f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions/wording.py"
