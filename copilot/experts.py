@@ -148,11 +148,16 @@ class Experts(nn.Module):
     @contextmanager
     def speaking(self, gates: torch.Tensor | None) -> Iterator[None]:
         """Within it the model answers with the experts weighed by gates (B, K); None: with none of them."""
-        before, self._gates.now = self._gates.now, gates
+        before = self._gates.now
+        self.speak(gates)
         try:
             yield
         finally:
-            self._gates.now = before
+            self.speak(before)
+
+    def speak(self, gates: torch.Tensor | None) -> None:
+        """The same from now on: for training, where a checkpointed layer runs again in the backward pass."""
+        self._gates.now = gates
 
     def trainable(self) -> list[nn.Parameter]:
         """What training changes: the experts' matrices and the router."""
@@ -280,17 +285,26 @@ def mean_embedding(embedding: nn.Embedding, ids: torch.Tensor, counted: torch.Te
 def pooled_picture(model: nn.Module, inputs) -> torch.Tensor:
     """Mean image token of one prompt's pictures as the language model is given them, (1, D); zeros without a picture.
 
-    inputs: as the processor gives them. Its pixel keys are replaced by the features, so that the tower runs once.
+    inputs: as the processor gives them, changed as `picture_means` does.
+    """
+    means = picture_means(model, inputs)
+    return means.mean(0, keepdim=True) if len(means) else means.new_zeros(1, means.shape[1])
+
+
+def picture_means(model: nn.Module, inputs) -> torch.Tensor:
+    """Mean image token of each picture in a batch, (N, D), in their order; (0, D) where there is none.
+
+    inputs: as the processor gives them. Where the model takes features, its pixel keys are replaced by them, so that
+    the tower runs once.
     """
     pixels = [key for key in inputs if key.startswith(("pixel_values", "image_grid", "image_sizes"))]
     if "pixel_values" not in pixels:
-        return model.get_input_embeddings().weight.new_zeros(1, model.get_input_embeddings().embedding_dim)
+        return model.get_input_embeddings().weight.new_zeros(0, model.get_input_embeddings().embedding_dim)
     features = model.get_image_features(**{key: inputs[key] for key in pixels}, return_dict=True)
-    if "mm_encoder_outputs" in signature(model.forward).parameters:
+    if "mm_encoder_outputs" in signature(type(model).forward).parameters:  # trainers put a forward before the model's
         inputs["mm_encoder_outputs"] = {"image": features}
         for key in pixels:
             if key != "image_grid_thw":  # positions hang on it
                 del inputs[key]
-    tokens = features.pooler_output
-    tokens = tokens if isinstance(tokens, torch.Tensor) else torch.cat(list(tokens))
-    return tokens.reshape(-1, tokens.shape[-1]).mean(0, keepdim=True)
+    tokens = features.pooler_output  # (N, T, D), or (T_i, D) each where pictures have sizes of their own
+    return tokens.mean(1) if isinstance(tokens, torch.Tensor) else torch.stack([one.mean(0) for one in tokens])

@@ -1,4 +1,6 @@
-"""Training of the mixture of LoRA experts on top of a trained mini: experts and router together, all else frozen.
+"""Training of the mixture of LoRA experts on top of a trained model: experts and router together, all else frozen.
+
+On mini over cached maps, here; on any other model through its own processor (`mixture_hub.py`).
 
 The task's loss teaches the router too, through the soft gates; a balance and a z loss keep every expert in use
 (`copilot/experts.py`). A mixture of one is one plain LoRA, which is how the two are compared at equal size.
@@ -24,7 +26,7 @@ from slidekick.copilot.experts import (
     question_ids,
     z_loss,
 )
-from slidekick.copilot.mini import WEIGHTS, load_mini
+from slidekick.copilot.mini import TOWER, WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
@@ -39,17 +41,22 @@ from slidekick.rl.sft import (
     token_rows,
 )
 
-SECTIONS = ("experts", "losses", "views", "instructions", "sft")
+SECTIONS = ("experts", "losses", "instructions", "sft")
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
 
 
 def load_config(path: Path, sections: Sequence[str] = SECTIONS) -> dict:
     """The YAML as a dict; InputError where it is missing, broken or lacks one of `sections`."""
     config = read_yaml(path)
+    check_sections(config, path, sections)
+    return config
+
+
+def check_sections(config: object, path: Path, sections: Sequence[str]) -> None:
+    """Raises InputError where a configuration lacks one of `sections`."""
     for section in sections:
         if not isinstance(config, dict) or section not in config:
             raise InputError(f"{path}: section {section!r} is missing; see rl/configs/experts.yaml")
-    return config
 
 
 class RoutedCollator(CachedVisionCollator):
@@ -57,16 +64,19 @@ class RoutedCollator(CachedVisionCollator):
     mask of those that count."""
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
-        longest = max(1, *(len(row["question"]) for row in rows))
-        filled = [row["question"] + [-1] * (longest - len(row["question"])) for row in rows]
-        question = torch.tensor(filled)
-        shown = torch.tensor([len(row["map_rows"]) for row in rows])
-        routed = {"shown": shown, "question": question.clamp(min=0), "counted": question >= 0}
-        return super().__call__(rows) | routed
+        asked = routed([row["question"] for row in rows], [len(row["map_rows"]) for row in rows])
+        return super().__call__(rows) | asked
+
+
+def routed(questions: Sequence[list[int]], shown: Sequence[int]) -> dict[str, torch.Tensor]:
+    """What the router reads of a batch, next to the pictures: {"shown": (B,), "question", "counted": (B, T)}."""
+    longest = max(1, *map(len, questions))
+    ids = torch.tensor([[*one, *[-1] * (longest - len(one))] for one in questions])
+    return {"shown": torch.tensor(shown), "question": ids.clamp(min=0), "counted": ids >= 0}
 
 
 class MixtureTrainer(SFTTrainer):
-    """SFTTrainer over cached tower maps whose model speaks with the experts that its router weighs.
+    """SFTTrainer whose model speaks with the experts that its router weighs; here over cached tower maps.
 
     losses: weights of `balance_loss` and `z_loss`. router_rate: the router's learning rate, in times the experts'.
     Checkpoints hold what is trained, not the base.
@@ -89,17 +99,19 @@ class MixtureTrainer(SFTTrainer):
         return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        labels, shown = inputs.pop("labels"), inputs.pop("shown")
-        question, counted = inputs.pop("question"), inputs.pop("counted")
         shell = self.accelerator.unwrap_model(model)
         with torch.no_grad():
             tokens = shell.model.multi_modal_projector(inputs.pop("maps"))
-        words = mean_embedding(shell.get_input_embeddings(), question, counted)
-        gates, scores = self.experts.route(mean_of_rows(tokens.mean(1), shown), words)
-        with self.experts.speaking(gates):
-            loss, outputs = answered_loss(model, inputs, tokens, labels, num_items_in_batch)
-        loss = loss + self.losses["balance"] * balance_loss(scores, gates) + self.losses["z"] * z_loss(scores)
-        return (loss, outputs) if return_outputs else loss
+        gates, aside = self.routed(shell, tokens.mean(1), inputs)
+        self.experts.speak(gates)
+        loss, outputs = answered_loss(model, inputs, tokens, inputs.pop("labels"), num_items_in_batch)
+        return (loss + aside, outputs) if return_outputs else loss + aside
+
+    def routed(self, model, pictures: torch.Tensor, inputs: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Gates (B, K) and the losses beside the task's; pictures: (N, D). Takes what `routed` gave out of `inputs`."""
+        words = mean_embedding(model.get_input_embeddings(), inputs.pop("question"), inputs.pop("counted"))
+        gates, scores = self.experts.route(mean_of_rows(pictures, inputs.pop("shown")), words)
+        return gates, self.losses["balance"] * balance_loss(scores, gates) + self.losses["z"] * z_loss(scores)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         folder = Path(output_dir or self.args.output_dir)
@@ -139,15 +151,25 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
     the router learn. Raises InputError for a configuration, data or experts that cannot be used.
     """
     config = load_config(config_path)
-    model, processor = load_mini(Path(config.get("start", WEIGHTS)))
-    model.requires_grad_(False)
-    experts = _experts(model, config["experts"], add)
+    start = config.get("start", str(WEIGHTS))
     out.mkdir(parents=True, exist_ok=True)
-    rows, maps = prepared_rows(model, processor, config, config_path, data, out)
-    trainer = _trainer(model, processor, experts, rows, maps, config, out)
+    if not (Path(start) / TOWER).is_file():
+        from slidekick.rl.mixture_hub import hub_trainer
+
+        trainer = hub_trainer(config, config_path, data, out, add)
+    else:
+        check_sections(config, config_path, ("views",))
+        model, processor = load_mini(Path(start))
+        experts = new_experts(model, config["experts"], add)
+        rows, maps = prepared_rows(model, processor, config, config_path, data, out)
+        collator = RoutedCollator(maps.array, processor.tokenizer.pad_token_id)
+        arguments = cached_arguments(config["sft"], out)
+        trainer = mixture_trainer(MixtureTrainer, model, processor, experts, config, arguments, rows, collator)
     trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
-    experts.save(out / EXPERTS, BASE)
-    write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
+    if trainer.is_world_process_zero():
+        trainer.experts.save(out / EXPERTS, BASE if (Path(start) / TOWER).is_file() else start)
+        write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
+    trainer.accelerator.wait_for_everyone()
     return out / EXPERTS
 
 
@@ -165,7 +187,12 @@ def prepared_rows(model, processor, config: dict, config_path: Path, data: Path,
     return rows, maps
 
 
-def _experts(model, plan: dict, add: Path | None) -> Experts:
+def new_experts(model, plan: dict, add: Path | None) -> Experts:
+    """The configuration's experts put into a model that learns nothing else, or those in `add` with one more.
+
+    Raises InputError where more than one is new.
+    """
+    model.requires_grad_(False)
     wanted = ExpertPlan(**plan | {"names": tuple(plan["names"])})
     if add is None:
         torch.manual_seed(0)
@@ -180,17 +207,20 @@ def _experts(model, plan: dict, add: Path | None) -> Experts:
     return experts
 
 
-def _trainer(model, processor, experts: Experts, rows: list[dict], maps, config: dict, out: Path) -> MixtureTrainer:
+def mixture_trainer(
+    kind: type[MixtureTrainer], model, processor, experts: Experts, config: dict, args, rows: list[dict], collator
+) -> MixtureTrainer:
+    """A trainer of `kind` that teaches experts and router and nothing else; config: the YAML."""
     from datasets import Dataset
 
     for parameter in experts.trainable():
         parameter.requires_grad_(True)
     model.add_module("slidekick_router", experts.router)  # so that the trainer's optimizer finds it
-    return MixtureTrainer(
+    return kind(
         model=model,
-        args=cached_arguments(config["sft"], out),
+        args=args,
         train_dataset=Dataset.from_list(rows),
-        data_collator=RoutedCollator(maps.array, processor.tokenizer.pad_token_id),
+        data_collator=collator,
         processing_class=processor,
         experts=experts,
         losses=config["losses"],

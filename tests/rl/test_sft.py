@@ -189,6 +189,20 @@ def test_a_run_gives_a_folder_that_loads_as_mini_and_says_what_the_trained_model
     assert not any("lora" in name for name, _ in model.named_parameters())
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_the_connector_stays_as_it_was_aligned_where_the_configuration_says_so(small_run, tmp_path, frozen):
+    from safetensors.torch import load_file
+
+    config = CONFIG | {"connector": CONFIG["connector"] | {"frozen": frozen}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    folder, _ = small_run("run")
+    aligned = torch.load(tmp_path / "run" / "connector.pt", weights_only=True)
+    adapter = load_file(folder / "adapter_model.safetensors")
+    for name, weight in aligned.items():
+        (saved,) = (value for key, value in adapter.items() if key.endswith(f"multi_modal_projector.{name}"))
+        assert torch.equal(saved, weight.half()) == frozen, name
+
+
 def test_texts_and_pairs_of_pictures_are_trained_on_too(small_run, rich, monkeypatch):
     shown = []
     collate = CachedVisionCollator.__call__
