@@ -205,13 +205,13 @@ def abstaining(rows: Sequence[dict], confidence: Confidence) -> dict[str, Measur
         "answered": (asked, _column(rows, "confidence") >= confidence.threshold),
         "turns_answered": (spoken, sure >= confidence.turn_threshold),
     }
-    measures = {}
+    measures = {"turns_ece": Measure(spoken, lambda i: scores.ece(sure[i], right[i] > 0))}
     for name, (counted, given) in found.items():
         measures[name] = _mean(counted, given.astype(float))
         measures[f"{name}_risk"] = Measure(
             counted, lambda i, g=given: float(1 - right[i][g[i]].mean()) if g[i].any() else math.nan
         )
-    return measures | {"turns_ece": Measure(spoken, lambda i: scores.ece(sure[i], right[i] > 0))}
+    return {name: measure for name, measure in measures.items() if len(measure.rows)}
 
 
 # ---- the other families

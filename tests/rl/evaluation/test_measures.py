@@ -117,6 +117,13 @@ def test_abstaining_answers_what_is_sure_enough():
     rows = [row(sure=0.9, logits=[0]), row(said="b", sure=0.8, logits=[0]), row(said="b", sure=0.1, logits=[0])]
     told = {name: m.value(m.rows) for name, m in abstaining(rows, Confidence(threshold=0.5)).items()}
     assert told == {"answered": pytest.approx(2 / 3), "answered_risk": 0.5}
+    spoken = [one | {"likelihood": p} for one, p in zip(rows, (0.9, 0.2, 0.1), strict=True)]
+    fitted = Confidence(threshold=0.5, turn_temperature=2, turn_threshold=0.3)
+    told = {name: m.value(m.rows) for name, m in abstaining(spoken, fitted).items()}
+    # 0.9, 0.2 and 0.1 at temperature 2 are 3 / 4, 1 / 3 and 1 / 4; right, wrong and wrong
+    assert told["turns_answered"] == pytest.approx(2 / 3)
+    assert told["turns_answered_risk"] == 0.5
+    assert told["turns_ece"] == pytest.approx((1 / 4 + 1 / 3 + 1 / 4) / 3)
 
 
 def test_figures_are_flat_with_interval_and_number_and_none_for_nothing():
