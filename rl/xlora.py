@@ -24,10 +24,11 @@ from slidekick.copilot.options import token_ids
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
+from slidekick.rl.evaluation.arms import CLASSIFIER
 from slidekick.rl.mixture import load_config, prepared_rows
 from slidekick.rl.sft import CHECKPOINTS, CachedVisionCollator, CachedVisionTrainer, cached_arguments
 
-XLORA, CLASSIFIER = "xlora", "xlora_classifier.safetensors"
+XLORA = "xlora"  # folder of what was trained
 
 
 def train_xlora(config_path: Path, data: Path, out: Path, experts: Path, resume: bool = False) -> Path:

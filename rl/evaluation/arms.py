@@ -14,12 +14,14 @@ from pathlib import Path
 from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.engine import TorchEngine
-from slidekick.copilot.experts import EXPERTS, load_experts
+from slidekick.copilot.experts import ABOUT, EXPERTS, load_experts
 from slidekick.copilot.mini import WEIGHTS, load_generalist, weights_hash
+from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.rl.evaluation.comparison import SAMPLES, compare
 from slidekick.rl.evaluation.run import Plan, evaluate
 
+CLASSIFIER = "xlora_classifier.safetensors"  # what `rl/xlora.py` writes; named here, since that room loads PEFT
 OURS, NONE, LORA, XLORA = "experts", "none", "lora", "xlora"
 SCHEMA = "slidekick.arms/1"
 
@@ -38,6 +40,13 @@ class Arms:
     def mixture(self) -> Path:
         """The folder of the mixture."""
         return self.experts or (WEIGHTS if self.model == "mini" else Path(self.model)) / EXPERTS
+
+    def check(self) -> None:
+        """Raises InputError for a folder without what its arm needs, before any model is loaded."""
+        needs = ((self.mixture, ABOUT, "experts"), (self.lora, ABOUT, "experts"), (self.xlora, CLASSIFIER, "xlora"))
+        for folder, file, kind in needs:
+            if folder is not None and not (folder / file).is_file():
+                raise InputError(f"{folder}: no {file} in it; give what `slidekick train {kind}` wrote")
 
     def copilots(self, segmentor) -> Iterator[tuple[str, Copilot]]:
         """Each arm's name and its copilot, one after the other, so that one model is in memory at a time."""
@@ -62,6 +71,7 @@ def side_by_side(arms: Arms, plan: Plan, out: Path, segmentor=None) -> dict:
 
     An interrupted run takes up where it was. Raises InputError as `evaluate` and `compare`.
     """
+    arms.check()
     metrics: dict[str, dict] = {}
     for name, copilot in arms.copilots(segmentor):
         result = evaluate(copilot, replace(plan, beside=False), out / name / "answers.jsonl")

@@ -11,10 +11,9 @@ from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts
 from slidekick.data.errors import InputError
 from slidekick.rl.evaluation import arms, specialisation, yardsticks
-from slidekick.rl.evaluation.arms import Arms, side_by_side
+from slidekick.rl.evaluation.arms import CLASSIFIER, Arms, side_by_side
 from slidekick.rl.evaluation.run import Plan
 from slidekick.rl.instructions import FAMILIES
-from slidekick.rl.xlora import CLASSIFIER
 
 TARGETS = r".*language_model.*\.(q_proj|v_proj|down_proj)"
 
@@ -65,6 +64,15 @@ def test_every_arm_is_asked_the_same_and_the_mixture_is_held_against_each(ready,
     for arm, less in result["less"].items():
         ours, theirs = (result["arms"][name]["balanced_accuracy_mean"] for name in ("experts", arm))
         assert less["balanced_accuracy_mean"] == pytest.approx(ours - theirs, abs=1e-3)
+
+
+def test_folders_without_what_an_arm_needs_are_told_before_a_model_is_loaded(folders, labelled, tmp_path):
+    plan = Plan("classify", labelled)
+    for arm, needed in (("experts", "experts.json"), ("lora", "experts.json"), ("xlora", CLASSIFIER)):
+        made = Arms("mini", **{"experts": folders / "mixture"} | {arm: tmp_path})
+        with pytest.raises(InputError, match=f"no {needed} in it; give what `slidekick train"):
+            side_by_side(made, plan, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_arms_that_are_not_given_are_left_out(ready, folders):
