@@ -191,7 +191,6 @@ def _experts(args: argparse.Namespace) -> int:
     _check_installed("sklearn", "matplotlib")
     check_writable(args.out)
     silence()
-    from slidekick.copilot.copilot import Copilot
     from slidekick.rl.evaluation.arms import OURS, Arms, side_by_side
     from slidekick.rl.evaluation.run import Plan
     from slidekick.rl.evaluation.specialisation import expert_weights, heat_map
@@ -199,8 +198,7 @@ def _experts(args: argparse.Namespace) -> int:
     arms = Arms(args.model, args.experts, args.lora, args.xlora)
     plan = Plan("classify", args.data, args.split, tuple(args.sets) if args.sets else None, args.limit)
     result = side_by_side(arms, plan, args.out)
-    mixture: Copilot = dict(arms.copilots(None))[OURS]
-    weights = expert_weights(mixture.engine, args.data, args.split)
+    weights = expert_weights(arms.copilot(OURS).engine, args.data, args.split)
     picture = write_atomic(args.out / "experts.png", heat_map(weights))
     result |= {"weights": weights}
     write_atomic(args.out / "experts.json", json.dumps(result, indent=1))

@@ -50,11 +50,19 @@ class Arms:
 
     def copilots(self, segmentor) -> Iterator[tuple[str, Copilot]]:
         """Each arm's name and its copilot, one after the other, so that one model is in memory at a time."""
-        base = weights_hash(WEIGHTS if self.model == "mini" else Path(self.model))
-        for name, folder in ((NONE, None), (LORA, self.lora), (XLORA, self.xlora), (OURS, self.mixture)):
+        for name, folder in self._folders.items():
             if folder is not None or name == NONE:
-                engine = self._engine(name, folder)
-                yield name, Copilot(engine, segmentor, f"{base}+{weights_hash(folder) if folder else 'none'}")
+                yield name, self.copilot(name, segmentor)
+
+    def copilot(self, name: str, segmentor=None) -> Copilot:
+        """One arm's copilot."""
+        folder, base = self._folders[name], weights_hash(WEIGHTS if self.model == "mini" else Path(self.model))
+        weights = f"{base}+{weights_hash(folder) if folder else 'none'}"
+        return Copilot(self._engine(name, folder), segmentor, weights)
+
+    @property
+    def _folders(self) -> dict[str, Path | None]:
+        return {NONE: None, LORA: self.lora, XLORA: self.xlora, OURS: self.mixture}
 
     def _engine(self, name: str, folder: Path | None) -> TorchEngine:
         model, processor = load_generalist(self.model)

@@ -80,7 +80,7 @@ def test_arms_that_are_not_given_are_left_out(ready, folders):
 
 
 def test_the_weights_of_experts_are_told_by_family_and_set_and_drawn(ready, folders, rich):
-    mixture = dict(Arms("mini", folders / "mixture").copilots(None))["experts"]
+    mixture = Arms("mini", folders / "mixture").copilot("experts")
     weights = specialisation.expert_weights(mixture.engine, rich, "train")
     assert set(weights["family"]) <= set(FAMILIES)
     assert sum(row["n"] for row in weights["family"].values()) == specialisation.QUESTIONS
