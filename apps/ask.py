@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.apps.options import add_picture, add_results, read_picture
-from slidekick.copilot.answer import check_question
+from slidekick.copilot.answer import check_options, check_question
 from slidekick.data.files import check_writable, write_atomic
 
 
@@ -20,6 +20,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `slidekick ask`."""
     add_picture(parser)
     parser.add_argument("question", metavar="QUESTION", help='such as "How many nuclei are there?"')
+    parser.add_argument(
+        "--among",
+        metavar="ANSWERS",
+        help='choose the likeliest of these, such as "benign; malignant", and tell how likely each is; no tool is used',
+    )
     add_model(parser)
     add_results(parser, "answer.json, overlay.png and findings.geojson")
 
@@ -27,10 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Ask, print, and write where asked."""
     question = check_question(args.question)
+    options = None if args.among is None else check_options(args.among.split(";"))
     if args.out:
         check_writable(args.out)
     roi = read_picture(args)
-    answer, findings = follow(load_copilot(args.model, args.segmentor), roi, question)
+    copilot = load_copilot(args.model, args.segmentor)
+    if options is None:
+        answer, findings = follow(copilot, roi, question)
+    else:
+        answer, findings = copilot.choose(roi, question, options), []
     files = write_answer(args.out, roi, answer, findings) if args.out else []
     print(json.dumps(answer.to_dict(), indent=2) if args.json else as_text(answer))
     for path in files:
@@ -57,6 +67,8 @@ def as_text(answer) -> str:
     lines = [answer.text or "(no answer)", "", f"confidence  {answer.confidence:.2f}"]
     if answer.gates:
         lines.append(f"experts     {gates_text(answer.gates)}")
+    for option, likely in sorted(answer.options.items(), key=lambda pair: -pair[1]):
+        lines.append(f"option      {likely:.2f}  {option}")
     for claim in answer.claims:
         lines.append(f"claim       {claim_mark(claim)}  {claim.text}")
     for step in answer.steps:

@@ -14,6 +14,8 @@ SCHEMA = "slidekick.answer/1"
 RESEARCH_USE = "Research use only. Not for diagnosis."
 MAX_QUESTION = 4000  # characters, some 1000 tokens: a question; longer ones are documents pasted by mistake
 
+MAX_OPTIONS, MAX_OPTION = 64, 200  # options to choose among, and characters of one
+
 
 @dataclass(frozen=True)
 class Evidence:
@@ -66,7 +68,7 @@ class Answer:
 
     confidence: 0–1. Of an answer read from the picture, by a model whose confidence was fitted (`confidence.json`): how
     likely it is right, calibrated on held-out pictures. Otherwise the mean token probability of the text. gates:
-    weight of each expert.
+    weight of each expert. options: where the answer was chosen among given ones, how likely each of them is.
     """
 
     question: str
@@ -77,6 +79,7 @@ class Answer:
     claims: tuple[Claim, ...] = ()
     steps: tuple[Step, ...] = ()
     gates: dict[str, float] = field(default_factory=dict)
+    options: dict[str, float] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     notice: str = RESEARCH_USE
@@ -107,6 +110,20 @@ def check_question(question: object) -> str:
     if not re.search(r"\w", question):
         raise InputError('the question is empty; ask something, such as "How many nuclei are there?"')
     return question.strip()
+
+
+def check_options(options: object) -> tuple[str, ...]:
+    """The options without white space around them. Raises InputError for less than two, more than `MAX_OPTIONS`, equal
+    ones, or one that is empty or too long."""
+    if isinstance(options, str) or not all(isinstance(one, str) for one in options):
+        raise InputError("the options are not a list of texts; give two or more")
+    found = tuple(" ".join(one.split()) for one in options)
+    if not 2 <= len(set(found)) == len(found) <= MAX_OPTIONS:
+        raise InputError(f"{len(set(found))} different options of {len(found)}; give 2 to {MAX_OPTIONS}, each once")
+    for one in found:
+        if not re.search(r"\w", one) or len(one) > MAX_OPTION:
+            raise InputError(f"option {one[:40]!r}: give each 1 to {MAX_OPTION} characters with letters or digits")
+    return found
 
 
 def _lists(value):

@@ -18,19 +18,21 @@ from pathlib import Path
 
 import numpy as np
 
-from slidekick.copilot.answer import Answer, Evidence, Step, check_question
+from slidekick.copilot.answer import Answer, Claim, Evidence, Step, check_options, check_question
 from slidekick.copilot.confidence import Confidence, load_confidence
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
 from slidekick.copilot.engine import Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.experts import EXPERTS, load_experts
 from slidekick.copilot.grammar import CallError, ToolCall, opens_call, parse_turn
+from slidekick.copilot.sentences import measured_text
 from slidekick.copilot.tools import Outcome, Toolbox, tool_schemas
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
+REPLACED = "the model's own words were replaced by what was measured"
 UNSURE = "unsure: of answers held for as unlikely as this one, more than {:.0%} are wrong; do not rely on it"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 
@@ -84,7 +86,7 @@ class Copilot:
         if (folder / "adapter_config.json").is_file():
             # Nearly all that we train on are single questions, so earlier turns would be new to it.
             experts = load_experts(model, folder / EXPERTS) if (folder / EXPERTS).is_dir() else None
-            engine = TorchEngine(model, processor, shown, history=0, experts=experts)
+            engine = TorchEngine(model, processor, shown, history=0, experts=experts, copies=True)
             weights = mini.weights_hash(folder)
             return cls(engine, segmentor, weights, load_confidence(folder, weights))
         commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
@@ -125,10 +127,38 @@ class Copilot:
         shown = list(history)[-self.engine.history :] if self.engine.history else []
         return self._answer(_Draft(question, box), shown, first)
 
+    def choose(self, roi: Roi, question: str, options: Sequence[str]) -> Answer:
+        """The likeliest of given answers, with `options` telling how likely the model holds each; no tool is used.
+
+        Raises InputError as `ask`, for options that cannot be told apart (see `check_options`), and for a server, which
+        does not weigh answers.
+        """
+        question, options = check_question(question), check_options(options)
+        _check_roi(roi)
+        if not hasattr(self.engine, "options"):
+            raise InputError(
+                f"{self.engine.name}: a server does not weigh given answers; choose a model that runs here"
+            )
+        shown = [_user(question, with_image=True)], roi.pixels, self.schemas
+        scale = self.confidence or Confidence()
+        likely = dict(zip(options, map(float, scale.probabilities(self.engine.options(*shown, options))), strict=True))
+        text, sure = max(likely.items(), key=lambda pair: pair[1])
+        unsure = [UNSURE.format(scale.risk)] if sure < scale.threshold and scale.risk else []
+        return Answer(
+            question=question,
+            text=text,
+            short=text,
+            confidence=round(sure, 4),
+            claims=(Claim(text, (), True, "reading"),),
+            gates=self.engine.gates(*shown),
+            options={name: round(p, 4) for name, p in likely.items()},
+            warnings=(*unsure, READING),
+            versions=self.versions,
+        )
+
     def toolbox(self, roi: Roi) -> Toolbox:
         """The tools over one picture; give it to several questions so that each concept is looked for once."""
-        if not isinstance(roi, Roi):
-            raise InputError(f"a question needs a picture as Roi, not {type(roi).__name__}; see read_roi")
+        _check_roi(roi)
         return Toolbox(self.segmentor, roi)
 
     def _answer(self, draft: _Draft, history: Sequence[Answer], first: Turn | None) -> Iterator[Event]:
@@ -145,7 +175,9 @@ class Copilot:
                 continue
             calls_left -= 1
             yield from self._run(draft, call)
-        if opens_call(turn.text):  # an engine without a grammar can end like this
+        if draft.steps and (stated := draft.corrected(turn.text)):
+            turn = replace(turn, text=stated)
+        elif opens_call(turn.text):  # an engine without a grammar can end like this
             draft.warnings.append("the model did not come to an answer in words")
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
@@ -244,6 +276,21 @@ class _Draft:
         self.warnings.append(f"the model called {call.name}({words}) twice; it then had to answer")
         return True
 
+    def corrected(self, text: str) -> str:
+        """What was measured, in plain sentences, where the model's own words are not backed by it or do not say it.
+
+        "" where they are and do. Words that were replaced are told in a warning.
+        """
+        claims, reasons = check_text(text, self.steps, self.evidence)
+        told = [claim for claim in claims if claim.kind == "measured"]
+        if told and not reasons and len(set(claims)) == len(claims):
+            return ""
+        stated = measured_text(self.steps, bool(_YES_NO.match(self.question)))
+        if stated:
+            reason = reasons[0] if reasons else f"not what was measured: “{text[:100]}”"
+            self.warnings.append(f"{REPLACED}; {reason}")
+        return stated
+
     def note(self, step: Step, outcome: Outcome) -> None:
         self.steps.append(step)
         self.evidence += outcome.evidence
@@ -283,6 +330,11 @@ def short_answer(question: str, text: str, steps: Sequence[Step]) -> str:
 
 
 _YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IGNORECASE)
+
+
+def _check_roi(roi: object) -> None:
+    if not isinstance(roi, Roi):
+        raise InputError(f"a question needs a picture as Roi, not {type(roi).__name__}; see read_roi")
 
 
 def _user(question: str, *, with_image: bool) -> dict:

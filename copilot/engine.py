@@ -20,8 +20,8 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
 
-from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
-from slidekick.copilot.grammar import TurnGrammar
+from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids, questions
+from slidekick.copilot.grammar import TurnGrammar, askable
 from slidekick.copilot.hub import chat_template
 from slidekick.copilot.options import token_ids, weigh, write
 from slidekick.data.errors import InputError
@@ -74,7 +74,8 @@ class TorchEngine:
 
     model, processor: as the Auto classes give them; the processor has a chat template. A model whose
     tokenizer has no fast form is refused with InputError, since calls could then not be decoded under the
-    grammar. experts: those put into the model, weighed anew for each turn's picture and question.
+    grammar. experts: those put into the model, weighed anew for each turn's picture and question. copies: whether a
+    call's word must stand in what was asked, which keeps small models from misspelling rare words.
     """
 
     def __init__(
@@ -85,12 +86,13 @@ class TorchEngine:
         max_new_tokens: int = MAX_NEW_TOKENS,
         history: int = MAX_HISTORY,
         experts: Experts | None = None,
+        copies: bool = False,
     ) -> None:
         if not chat_template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
-        self.experts = experts
+        self.experts, self.copies = experts, copies
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 
@@ -100,8 +102,9 @@ class TorchEngine:
         """See `Engine.turn`. Raises what `generate` raises; leaving the iterator early stops the model."""
         with self._busy:
             inputs = self.encode(messages, image, tools)
+            grammar = self._grammar(tools).processor(calls=calls, words=self._words(messages))
             with self._speaking(messages, inputs) as gates:
-                for piece in self._decode(inputs, self._grammar(tools).processor(calls=calls)):
+                for piece in self._decode(inputs, grammar):
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
     def turns(self, asked: Sequence[tuple[Sequence[dict], np.ndarray]], tools: Sequence[dict]) -> list[Turn]:
@@ -113,8 +116,8 @@ class TorchEngine:
             return [list(self.turn(messages, image, tools))[-1] for messages, image in asked]
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
-            grammar = self._grammar(tools)
-            written = write(self, prompts, [grammar.processor() for _ in prompts], self.max_new_tokens)
+            grammars = [self._grammar(tools).processor(words=self._words(messages)) for messages, _ in asked]
+            written = write(self, prompts, grammars, self.max_new_tokens)
         return [Turn(text, mean, whole, likelihood=product) for text, mean, product, whole in written]
 
     def options(
@@ -130,6 +133,13 @@ class TorchEngine:
             inputs = self.encode(messages, image, tools)
             with self._speaking(messages, inputs):
                 return weigh(self.model, inputs, ids, self.end_tokens)
+
+    def gates(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]) -> dict[str, float]:
+        """Weight of each expert that a question about a picture gets; empty for a model without experts."""
+        if self.experts is None:
+            return {}
+        with self._busy, self._speaking(messages, self.encode(messages, image, tools)) as gates:
+            return gates
 
     def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
         """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels."""
@@ -169,6 +179,10 @@ class TorchEngine:
         ids = question_ids(messages, self.processor.tokenizer)
         ids = torch.tensor([ids], device=self.model.device, dtype=torch.long)
         return mean_embedding(self.model.get_input_embeddings(), ids, torch.ones_like(ids, dtype=torch.bool))
+
+    def _words(self, messages: Sequence[dict]) -> tuple[str, ...]:
+        """What calls may name: any words where the model need not copy."""
+        return askable(" ".join(questions(messages))) if self.copies else ()
 
     def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
         key = tuple(repr(tool) for tool in tools)

@@ -265,14 +265,16 @@ def _peft_config(plan: ExpertPlan, base: str) -> dict:
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
 
 
+def questions(messages: Sequence[dict]) -> list[str]:
+    """The text of each question asked, in their order."""
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    parts = [one if isinstance(one, list) else [{"type": "text", "text": one}] for one in asked]
+    return [" ".join(part["text"] for part in some if part["type"] == "text") for some in parts]
+
+
 def question_ids(messages: Sequence[dict], tokenizer) -> list[int]:
     """Token ids of the last question's text, which is what the router reads; empty where nothing was asked."""
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    if not asked:
-        return []
-    parts = asked[-1] if isinstance(asked[-1], list) else [{"type": "text", "text": asked[-1]}]
-    text = " ".join(part["text"] for part in parts if part["type"] == "text")
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(asked[-1], add_special_tokens=False)["input_ids"] if (asked := questions(messages)) else []
 
 
 def mean_embedding(embedding: nn.Embedding, ids: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:

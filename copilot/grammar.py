@@ -10,6 +10,7 @@ that decode without a grammar.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
+from slidekick.copilot.language import singular_of
 from slidekick.copilot.tools import MAX_CONCEPT
 from slidekick.data.errors import InputError
 
@@ -28,7 +30,10 @@ OPEN, CLOSE = "<tool_call>", "</tool_call>"
 # no brackets, no control characters. The bound keeps the longest call inside the engine's token budget.
 ARGUMENT = rf"^[\p{{L}}\p{{N}}][\p{{L}}\p{{M}}\p{{N}} ,.'()+/-]{{0,{MAX_CONCEPT - 1}}}$"
 # Text begins with something visible and holds no control characters but line breaks and tabs.
-TEXT = r"/ ?[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]|\n|\t)*/ & ~/(?s:.*)<\/?tool_call>(?s:.*)/"
+TEXT = r"/ ?[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]|\n|\t)*/ & ~/(?s:.*)<\/?tool_call(?s:.*)/"
+_ARGUMENT = re.compile(rf"[^\W_][\w ,.'()+/-]{{0,{MAX_CONCEPT - 1}}}")  # the same for `re`, which knows no \p
+PUNCTUATION = "?!.,;:\"'“”„()[]"
+LONGEST, MOST = 5, 60  # words of a concept's longest name; of a question that is copied from
 # Spaces as `json.dumps` writes them, which is what models were trained on.
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
 
@@ -112,9 +117,15 @@ class TurnGrammar:
             raise InputError(f"tools cannot be put into a grammar: {messages[0].splitlines()[0]}")
         return grammar
 
-    def processor(self, *, calls: bool = True) -> TurnProcessor:
-        """A fresh logits processor for one turn. calls: whether the turn may be a tool call."""
-        return TurnProcessor(llguidance.LLMatcher(self._tokens, self._call_or_text if calls else self._text))
+    def processor(self, *, calls: bool = True, words: Sequence[str] = ()) -> TurnProcessor:
+        """A fresh logits processor for one turn.
+
+        calls: whether the turn may be a tool call. words: what a call's argument must be one of, where any are given.
+        """
+        grammar = self._text
+        if calls:
+            grammar = self._checked(lark(self._schemas, *self._marks, words)) if words else self._call_or_text
+        return TurnProcessor(llguidance.LLMatcher(self._tokens, grammar))
 
 
 class TurnProcessor(LogitsProcessor):
@@ -145,11 +156,12 @@ class TurnProcessor(LogitsProcessor):
         return scores.masked_fill(~mask.to(scores.device), float("-inf"))
 
 
-def lark(schemas: Sequence[dict], open_mark: str, close_mark: str) -> str:
-    """llguidance's Lark text: `call | text`, or text alone where there are no tools."""
+def lark(schemas: Sequence[dict], open_mark: str, close_mark: str, words: Sequence[str] = ()) -> str:
+    """llguidance's Lark text: `call | text`, or text alone where there are no tools. words: all that an argument may
+    be, where any are given."""
     if not schemas:
         return f"start: text\ntext: TEXT\nTEXT: {TEXT}\n"
-    bodies = " | ".join(f"%json {json.dumps(_call_schema(schema['function']))}" for schema in schemas)
+    bodies = " | ".join(f"%json {json.dumps(_call_schema(schema['function'], words))}" for schema in schemas)
     return (
         "start: call | text\n"
         f'call: {open_mark} "\\n" body "\\n" {close_mark}\n'
@@ -164,10 +176,10 @@ def _marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
     return tuple(f"<[{added[mark]}]>" if mark in added else json.dumps(mark) for mark in (OPEN, CLOSE))
 
 
-def _call_schema(function: dict) -> dict:
+def _call_schema(function: dict, words: Sequence[str] = ()) -> dict:
     """JSON schema of one call: fixed name, then the tool's parameters, nothing more, text bounded."""
     parameters = function["parameters"]
-    properties = {name: _bounded(schema) for name, schema in parameters["properties"].items()}
+    properties = {name: _bounded(schema, words) for name, schema in parameters["properties"].items()}
     return {
         "type": "object",
         "properties": {
@@ -185,9 +197,31 @@ def _call_schema(function: dict) -> dict:
     }
 
 
-def _bounded(schema: dict) -> dict:
+def _bounded(schema: dict, words: Sequence[str]) -> dict:
     kept = {key: value for key, value in schema.items() if key != "description"}
-    return {**kept, "pattern": ARGUMENT} if kept.get("type") == "string" and "enum" not in kept else kept
+    if kept.get("type") != "string" or "enum" in kept:
+        return kept
+    return {**kept, "enum": list(words)} if words else {**kept, "pattern": ARGUMENT}
+
+
+def askable(question: str) -> tuple[str, ...]:
+    """What a call's argument can be where it must copy from a question: up to `LONGEST` words of it in a row, as they
+    stand and with the last one in the singular, in lower case too. Empty for a question of more than `MOST` words.
+
+    Only what `ARGUMENT` admits, so that nothing that was typed can leave the call's text.
+    """
+    said = question.split()
+    if len(said) > MOST:
+        return ()
+    found: dict[str, None] = {}
+    for start in range(len(said)):
+        for end in range(start + 1, min(start + LONGEST, len(said)) + 1):
+            *head, last = said[start:end]
+            last = last.strip(PUNCTUATION)
+            for form in (last, singular_of(last)):
+                span = " ".join([*head, form]).strip(PUNCTUATION)
+                found |= dict.fromkeys(one for one in (span, span.lower()) if _ARGUMENT.fullmatch(one))
+    return tuple(found)
 
 
 def _no_twins(pairs: list[tuple[str, object]]) -> dict:

@@ -58,6 +58,16 @@ IRREGULAR = {
     "tumor": "tumour",
     "tumors": "tumour",
 }
+# Nouns that are not counted: "How much stroma?", never "stromas".
+MASS = frozenset(
+    ("stroma", "tissue", "cytoplasm", "epithelium", "steatosis", "change", "malignancy", "cancer", "carcinoma", "fat")
+)
+# Plurals that simple rules do not give, and spellings that they would mend.
+UNUSUAL = {
+    "cilium": "cilia", "fungus": "fungi", "bacterium": "bacteria", "thrombus": "thrombi", "alveolus": "alveoli",
+    "bronchus": "bronchi", "acinus": "acini", "tumour": "tumours", "tumor": "tumors", "leukocyte": "leukocytes",
+    "leucocyte": "leucocytes", "osteoid": "osteoid", "necrosis": "necrosis", "melanin": "melanin", "amyloid": "amyloid",
+}  # fmt: skip
 # Names that hold digits and are no measurements: grades, stages, magnifications.
 _NAMES = re.compile(
     r"\b(?:grade|gleason(?:\s+(?:score|grade|pattern))?|isup|stage|type|pattern|figo|group|class|level)s?"
@@ -230,6 +240,21 @@ def plural(name: str) -> str:
     else:
         many = latin.get(last, last + ("es" if last.endswith(("s", "x", "ch", "sh")) else "s"))
     return f"{head} {many}".strip()
+
+
+def many_of(name: str) -> str:
+    """The plural of a concept's name; what is not counted stays as it is."""
+    *head, last = name.split()
+    many = last if last in MASS or last.isdigit() else UNUSUAL.get(last) or plural(last)
+    return " ".join([*head, many])
+
+
+def singular_of(name: str) -> str:
+    """The singular of a noun in any case: "Glomeruli" -> "Glomerulus"; what is not counted stays as it is."""
+    one = {many: one for one, many in UNUSUAL.items()}.get(name.lower()) or singular(name.lower())
+    if name.lower() in MASS or name.lower() in UNUSUAL or one == name.lower():
+        return name
+    return one[:1].upper() + one[1:] if name[:1].isupper() else one
 
 
 def _from_digits(match: re.Match) -> Quantity:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from peft import LoraConfig
+from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -35,6 +35,7 @@ from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
+MORE_SECTIONS = ("start", "views", "instructions", "sft")
 HUB_SECTIONS = ("base", "instructions", "lora", "sft")
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
@@ -44,14 +45,20 @@ BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs fr
 def load_config(path: Path) -> dict:
     """The YAML as a dict; InputError where it is missing, broken or lacks a section."""
     config = read_yaml(path)
-    hub = isinstance(config, dict) and "base" in config
-    example = "rl/configs/qwen2_5_vl_3b.yaml" if hub else "rl/configs/mini.yaml"
-    for section in HUB_SECTIONS if hub else SECTIONS:
+    sections, example = SECTIONS, "rl/configs/mini.yaml"
+    if isinstance(config, dict) and "base" in config:
+        sections, example = HUB_SECTIONS, "rl/configs/qwen2_5_vl_3b.yaml"
+    elif isinstance(config, dict) and "start" in config:
+        sections, example = MORE_SECTIONS, "rl/configs/mini-more.yaml"
+    kinds = {"views": (int, "whole number"), "start": (str, "folder's name")}
+    for section in sections:
         if not isinstance(config, dict) or section not in config:
             raise InputError(f"{path}: section {section!r} is missing; see {example}")
-        if not isinstance(config[section], int if section == "views" else dict):
-            kind = "whole number" if section == "views" else "mapping"
-            raise InputError(f"{path}: section {section!r} is no {kind}; see {example}")
+        wanted, told = kinds.get(section, (dict, "mapping"))
+        if not isinstance(config[section], wanted):
+            raise InputError(f"{path}: section {section!r} is no {told}; see {example}")
+    if "start" in sections and not (Path(config["start"]) / TOWER).is_file():
+        raise InputError(f"{config['start']}: no {TOWER} in it; give the folder of an adapter trained on mini")
     return config
 
 
@@ -69,7 +76,7 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
         from slidekick.rl.sft_hub import train_hub
 
         return train_hub(config, config_path, make_lessons(plan, material), out, resume)
-    if not any(item.label and item.set in QUESTIONS for item in items):
+    if not any(map(_is_labelled, items)):
         raise InputError(
             f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions/wording.py"
         )
@@ -78,17 +85,27 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
         for name in (TOWER, "maps.npy", "connector.pt"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
-    if not (out / TOWER).exists():
+    model, processor, maps = _prepared(config, items, out)
+    rows = token_rows(make_lessons(plan, material), processor, maps, plan.seed)
+    return _fit(model, processor, rows, maps, config, out, resume)
+
+
+def _prepared(config: dict, items: Sequence[Item], out: Path) -> tuple[PeftModel, object, Maps]:
+    """The model with the adapter that learns, its processor and all pictures' maps; what is in `out` is kept."""
+    if not (out / TOWER).exists() and "start" in config:
+        write_atomic(out / TOWER, (Path(config["start"]) / TOWER).read_bytes())
+    elif not (out / TOWER).exists():
         train_tower(items, config["tower"], out / TOWER)
     model, processor = load_base(out / TOWER)
     maps = cached_maps(model, items, config["views"], out / "maps.npy")
+    if "start" in config:
+        return PeftModel.from_pretrained(model, config["start"], is_trainable=True), processor, maps
     if not (out / "connector.pt").exists():
         align_connector(model, processor, items, maps, config["connector"])
         torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.part")
         os.replace(out / "connector.part", out / "connector.pt")
     model.model.multi_modal_projector.load_state_dict(torch.load(out / "connector.pt", weights_only=True))
-    made = make_lessons(plan, material)
-    return _fit(model, processor, token_rows(made, processor, maps, plan.seed), maps, config, out, resume)
+    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config["lora"])), processor, maps
 
 
 class Maps:
@@ -107,7 +124,11 @@ class Maps:
 
 
 def _views_of(item: Item, views: int) -> int:
-    return views if item.label and item.set in QUESTIONS else 1  # tool lessons do not hang on the picture
+    return views if _is_labelled(item) else 1  # tool lessons do not hang on the picture
+
+
+def _is_labelled(item: Item) -> bool:
+    return bool(item.label) and item.set in QUESTIONS
 
 
 def cached_maps(model, items: Sequence[Item], views: int, file: Path) -> Maps:
@@ -149,7 +170,7 @@ def align_connector(model, processor, items: Sequence[Item], maps: Maps, plan: d
     torch.manual_seed(plan["seed"])
     rng = np.random.default_rng(plan["seed"])
     embedding = model.get_input_embeddings().weight.detach()
-    labelled = [item for item in items if item.label and item.set in QUESTIONS]
+    labelled = [item for item in items if _is_labelled(item)]
     texts = sorted({item.label for item in labelled})
     targets = {t: embedding[processor.tokenizer(" " + t)["input_ids"]].mean(0) for t in texts}
     weights = np.array([1 / sum(o.set == i.set and o.label == i.label for o in labelled) ** 0.5 for i in labelled])
@@ -278,9 +299,8 @@ def _fit(model, processor, rows: list[dict], maps: Maps, config: dict, out: Path
         train_dataset=Dataset.from_list(rows),
         data_collator=CachedVisionCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,
-        peft_config=LoraConfig(task_type="CAUSAL_LM", **config["lora"]),
     )
-    if config["connector"].get("frozen"):
+    if config.get("connector", {}).get("frozen"):
         # Saved with the adapter all the same, since `modules_to_save` names it.
         for name, parameter in trainer.model.named_parameters():
             if "modules_to_save" in name:

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from slidekick.copilot.copilot import Copilot, find_masks
+from slidekick.copilot.copilot import REPLACED, Copilot, find_masks
 from slidekick.copilot.engine import Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import opens_call
@@ -31,7 +31,7 @@ from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank
 from slidekick.rl.evaluation.questions import Question, to_grid
 
 BATCH = 16  # questions between two writes of the journal
-KEPT = 2  # how a journal keeps an answer; raise it when more is kept, so that older ones are asked again
+KEPT = 3  # how a journal keeps an answer; raise it when more is kept, so that older ones are asked again
 LEAST_PX = 10  # smaller pieces of a mask are specks, as in the segmentor's own instances
 
 
@@ -150,8 +150,11 @@ class Asker:
     def ask(self, asks: Sequence[Ask], title: str) -> list[dict]:
         """What is said to each: {"answer", "probability", "complete", "tool", "logits", ...}.
 
-        likelihood: probability of the whole turn, None where tools were called and their results answered.
+        answer: where options were weighed the likeliest of them, else what the model wrote. own_words: what it wrote,
+        options or not; likelihood: probability of that whole turn, None where tools were called and their results
+        answered.
         calls: [{"tool", "argument", "result"}] in their order; empty too where a call was not carried out.
+        replaced: whether what was measured stands in for the model's words.
         logits: log-probability of each option as the whole turn, None where the engine cannot tell. boxes: of what
         tools found, on the grid of 0–999, None where none was looked for. supported: share of its sentences.
         """
@@ -168,10 +171,10 @@ class Asker:
 
     def _said(self, asks: Sequence[Ask]) -> list[dict]:
         rois = [one.roi() for one in asks]
-        rows: list[dict | None] = [self._weighed(one, roi) for one, roi in zip(asks, rois, strict=True)]
-        open_ = [i for i, row in enumerate(rows) if row is None or row["answer"] is None]
+        weighed = [self._weighed(one, roi) for one, roi in zip(asks, rois, strict=True)]
+        rows: list[dict | None] = [_likely(one, logits) for one, logits in zip(asks, weighed, strict=True)]
+        open_ = [i for i, row in enumerate(rows) if row is None]
         for i, turn in zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True):
-            logits = rows[i]["logits"] if rows[i] else None
             if turn is None or (asks[i].tools and opens_call(turn.text)):
                 rows[i] = self._answered(asks[i], rois[i], turn)
             else:
@@ -179,18 +182,17 @@ class Asker:
                 rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
                 rows[i]["likelihood"] = round(turn.likelihood, 6)
                 rows[i]["supported"] = _supported(check_text(turn.text, (), ())[0]) if asks[i].tools else None
-            rows[i]["logits"] = logits
+        for row, one, logits in zip(rows, asks, weighed, strict=True):
+            if logits is not None:
+                row |= {"answer": one.options[int(np.argmax(logits))], "logits": logits}
         return rows
 
-    def _weighed(self, ask: Ask, roi: Roi) -> dict | None:
-        """The options weighed; one of more than one half is what greedy decoding writes, so it need not be written."""
+    def _weighed(self, ask: Ask, roi: Roi) -> list[float] | None:
+        """Log-probability of each option as the whole turn; None where there is none or the model cannot tell."""
         if not ask.options or not hasattr(self.copilot.engine, "options"):
             return None
-        messages = _messages(ask.words)
-        logits = self.copilot.engine.options(messages, roi.pixels, self.copilot.schemas, ask.options)
-        best, sure = int(logits.argmax()), float(np.exp(logits.max()))
-        row = _row(ask.options[best] if sure > 0.5 else None, sure) | {"likelihood": round(sure, 6)}
-        return row | {"logits": [round(float(one), 5) for one in logits]}
+        logits = self.copilot.engine.options(_messages(ask.words), roi.pixels, self.copilot.schemas, ask.options)
+        return [round(float(one), 5) for one in logits]
 
     def _turns(self, asked: Sequence[tuple[Ask, Roi]]) -> list:
         if not asked or not hasattr(self.copilot.engine, "turns"):
@@ -202,11 +204,12 @@ class Asker:
         """The copilot's whole answer, tools and all. first: its first turn where it was written with others."""
         answer = self.copilot.ask(roi, ask.words, box=self._toolbox(ask, roi), first=first)
         row = _row(answer.text, answer.confidence, tool=bool(answer.steps), boxes=_found_boxes(answer, roi))
+        replaced = any(warning.startswith(REPLACED) for warning in answer.warnings)
         calls = [
             {"tool": step.name, "argument": step.arguments.get("concept"), "result": step.result}
             for step in answer.steps
         ]
-        return row | {"calls": calls, "supported": _supported(answer.claims)}
+        return row | {"calls": calls, "replaced": replaced, "supported": _supported(answer.claims)}
 
     def _toolbox(self, ask: Ask, roi: Roi) -> Toolbox:
         """The tools over the question's picture, and what they found in it, kept until another picture comes."""
@@ -225,9 +228,17 @@ def _messages(words: str) -> list[dict]:
     return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}]
 
 
-def _row(answer: str | None, probability: float, *, complete: bool = True, tool: bool = False, boxes=None) -> dict:
-    shown = {"answer": answer, "probability": round(float(probability), 5), "complete": complete, "tool": tool}
-    return shown | {"likelihood": None, "calls": [], "logits": None, "boxes": boxes, "supported": None}
+def _likely(ask: Ask, logits: list[float] | None) -> dict | None:
+    """The row of an option of more than one half: greedy decoding would write it, so it need not be written."""
+    if logits is None or (sure := float(np.exp(max(logits)))) <= 0.5:
+        return None
+    return _row(ask.options[int(np.argmax(logits))], sure) | {"likelihood": round(sure, 6)}
+
+
+def _row(words: str, probability: float, *, complete: bool = True, tool: bool = False, boxes=None) -> dict:
+    shown = {"answer": words, "own_words": words, "probability": round(float(probability), 5), "complete": complete}
+    shown |= {"tool": tool, "likelihood": None, "calls": [], "replaced": False}
+    return shown | {"logits": None, "boxes": boxes, "supported": None}
 
 
 def _found_boxes(answer, roi: Roi) -> list[list[int]] | None:

@@ -120,6 +120,9 @@ def _classify(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str,
             found[name] = Measure(asked, lambda index, o=other: balanced(index, o))
             if name in ("linear_probe", "finetuned_head"):
                 found[f"minus_{name}"] = Measure(asked, lambda i, o=other: balanced(i, right) - balanced(i, o))
+    own = _column(rows, "own_words_right")
+    if len(asked) and not np.isnan(own[asked]).any():
+        found["own_words"] = Measure(asked, lambda index: balanced(index, own))
     found["macro_f1_mean"] = Measure(asked, _over_sets(rows, sets, _f1), SLOW)
     found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
     found |= _grades(rows, asked, sets)
@@ -197,19 +200,19 @@ def abstaining(rows: Sequence[dict], confidence: Confidence) -> dict[str, Measur
     of the confidence that is shown for them (`Confidence.of_turn`).
     """
     asked = np.array([i for i, row in enumerate(rows) if row["change"] == NONE and row["logits"] is not None], int)
-    right = _column(rows, "right")
+    right, own = _column(rows, "right"), _column(rows, "own_words_right")
     likelihood = _column(rows, "likelihood")
     spoken = asked[~np.isnan(likelihood[asked])]
     sure = np.array([confidence.of_turn(p) if p == p else np.nan for p in likelihood])
     found = {
-        "answered": (asked, _column(rows, "confidence") >= confidence.threshold),
-        "turns_answered": (spoken, sure >= confidence.turn_threshold),
+        "answered": (asked, right, _column(rows, "confidence") >= confidence.threshold),
+        "turns_answered": (spoken, own, sure >= confidence.turn_threshold),
     }
-    measures = {"turns_ece": Measure(spoken, lambda i: scores.ece(sure[i], right[i] > 0))}
-    for name, (counted, given) in found.items():
+    measures = {"turns_ece": Measure(spoken, lambda i: scores.ece(sure[i], own[i] > 0))}
+    for name, (counted, correct, given) in found.items():
         measures[name] = _mean(counted, given.astype(float))
         measures[f"{name}_risk"] = Measure(
-            counted, lambda i, g=given: float(1 - right[i][g[i]].mean()) if g[i].any() else math.nan
+            counted, lambda i, c=correct, g=given: float(1 - c[i][g[i]].mean()) if g[i].any() else math.nan
         )
     return {name: measure for name, measure in measures.items() if len(measure.rows)}
 
@@ -288,6 +291,8 @@ def _tools(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Me
     for name in sorted({rows[i]["set"] for i in asked}):
         if len(mine := of("tool_choice", "set", name)) >= SMALL:
             found[f"tool_choice_in.{name}"] = _mean(mine, columns["tool_choice"])
+    using = asked[[bool(rows[i]["calls"]) for i in asked]] if len(asked) else asked
+    found["words_stood"] = _mean(using, 1 - _column(rows, "replaced"))
     found["all_right"] = _mean(asked, _column(rows, "right"))
     found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
     return {name: replace(measure, within_sets=False) for name, measure in found.items() if len(measure.rows)}

@@ -35,7 +35,7 @@ from slidekick.rl.evaluation.tool_use import judged
 from slidekick.rl.instructions.concepts import vocabulary
 from slidekick.rl.parsing import PARSER, parse
 
-SCHEMA = "slidekick.evaluate/2"
+SCHEMA = "slidekick.evaluate/3"
 DISTURBED = 3  # pictures of each set that are asked about in other words, and with --perturb turned and restained
 BLANKED = 200  # questions that came with the data, at most, that are asked again without their picture
 
@@ -125,7 +125,7 @@ def calibrate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Conf
     questions, _, _ = _questions(replace(plan, family="classify", split="val", limit=None))
     rows = ask_rows(Asker(copilot, Journal(journal)), questions, "val", None)
     truth = [row["options"].index(row["truth"]) for row in rows]
-    turns = [(row["likelihood"], bool(row["right"])) for row in rows if row["likelihood"] is not None]
+    turns = [(row["likelihood"], bool(row["own_words_right"])) for row in rows if row["likelihood"] is not None]
     return fit_confidence([row["logits"] for row in rows], truth, turns, plan.risk, copilot.weights)
 
 
@@ -178,10 +178,11 @@ def row_of(question: Question, said: dict, split: str, change: str, confidence: 
     if question.kind == "boxes" and said["boxes"] is not None:
         read = [tuple(box) for box in said["boxes"]]
     score = _score(question, read)
+    own = parse(question.kind, said["own_words"], question.options)
     table = None
     if said["logits"] is not None:
         table = [round(float(p), 6) for p in (confidence or Confidence()).probabilities(said["logits"])]
-        sure = table[question.options.index(read)] if read is not None else 0.0
+        sure = max(table)
     else:
         sure = said["probability"]
     picture = question.picture
@@ -201,6 +202,8 @@ def row_of(question: Question, said: dict, split: str, change: str, confidence: 
         "answer": said["answer"],
         "said": read,
         "right": float(score == 1),
+        "own_words": said["own_words"],
+        "own_words_right": float(own == question.truth) if table else None,
         "score": score,
         "rouge_l": scores.rouge_l(read, question.truth) if question.family == "report" else None,
         "supported": said["supported"],
@@ -210,6 +213,7 @@ def row_of(question: Question, said: dict, split: str, change: str, confidence: 
         "logits": said["logits"],
         "tool": said["tool"],
         "calls": said["calls"],
+        "replaced": said["replaced"],
         "complete": said["complete"],
         "parser": PARSER,
         **question.notes,

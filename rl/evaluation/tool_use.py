@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slidekick.copilot.evidence import denies
-from slidekick.copilot.language import Quantity, quantities
+from slidekick.copilot.language import Quantity, many_of, quantities
 from slidekick.data.ontology import plain
 from slidekick.grounding.vocabulary import Vocabulary
 from slidekick.rl.evaluation.tool_questions import NO_TOOL
@@ -56,9 +56,11 @@ def _choice(expected: str, calls: Sequence[dict], text: str) -> bool:
 
 def same_word(called: str, wanted: str, vocabulary: Vocabulary) -> bool:
     """Whether the argument means what is wanted: the same concept to the vocabulary, or, of a word that it does not
-    know, the same letters and digits."""
+    know, the same letters and digits, in the singular or the plural."""
     concept = vocabulary.find(wanted)
-    return plain(called) == plain(wanted) if concept is None else vocabulary.find(called) is concept
+    if concept is None:
+        return plain(called) in (plain(wanted), plain(many_of(wanted)))
+    return vocabulary.find(called) is concept
 
 
 def numbers_of(result: dict) -> list[Quantity]:

@@ -8,7 +8,8 @@ them, and a test holds that none of them is taught. {one}, {many}, {a}: the word
 
 from __future__ import annotations
 
-from slidekick.rl.instructions.concepts import Word, many_of, vocabulary
+from slidekick.copilot.language import many_of
+from slidekick.rl.instructions.concepts import Word, vocabulary
 
 COUNT = (
     "Could you tell me the number of {many} here?",

@@ -13,7 +13,8 @@ from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.turns import Exchange, Instruction, conversation, said
 from slidekick.rl.instructions.wording import GENERAL, taught
 
-YES_NO = ("Is this {}?", "Does this picture show {}?", "Would you call this {}?", "Is {} shown here?")
+# Of what the whole picture is. Whether something is in it is another question, which the tools answer.
+YES_NO = ("Is this {}?", "Would you call this {}?", "Is {} what this is?", "Is it {}, yes or no?")
 OPTIONS = ("Which is it: {}?", "Choose one: {}.", "Which of these is it: {}?", "One of these: {}.")
 MOST = 4  # options offered: a list costs more than the rest of the question
 NEAREST, SAME_SET = 0.6, 0.85  # wrong answers: the most alike of the set's labels; any of them; of another set

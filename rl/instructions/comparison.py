@@ -9,10 +9,10 @@ from collections import defaultdict
 
 import numpy as np
 
+from slidekick.copilot.sentences import capital, covers_sentence, missing_sentence
 from slidekick.data.items import Item
 from slidekick.rl.instructions.balance import Balanced, one
 from slidekick.rl.instructions.concepts import Word, draw_phrasing, names
-from slidekick.rl.instructions.sentences import compare_sentences
 from slidekick.rl.instructions.stock import Stock, known_stain
 from slidekick.rl.instructions.turns import Call, Exchange, Instruction, called, conversation, said
 
@@ -105,6 +105,22 @@ class Comparison:
 
     def _call(self, rng: np.random.Generator, item: Item, word: Word) -> Call:
         return Call("segment", word.one, self.stock.result(rng, "segment", item, word.concept))
+
+
+def compare_sentences(first: Call, second: Call) -> str:
+    """What is said after `segment` was called for two concepts: each area, and which covers more."""
+    each = " ".join(
+        missing_sentence(c.concept, c.result) or covers_sentence(c.concept, c.result) for c in (first, second)
+    )
+    more = max((first, second), key=share)
+    same = share(first) == share(second)
+    return each if same else f"{each} {capital(more.concept)} covers more."
+
+
+def share(call: Call) -> float:
+    """The covered area that a result tells, in per cent; 0 where nothing was found."""
+    area = call.result.get("area", "0%")
+    return 0.5 if area.startswith("<") else float(area.rstrip("%"))
 
 
 def _pairs(items: list[Item]) -> list[list[Item]]:

@@ -12,17 +12,13 @@ from functools import cache
 
 import numpy as np
 
-from slidekick.copilot.language import plural, singular
+from slidekick.copilot.language import MASS, UNUSUAL, many_of, singular
 from slidekick.grounding.segmentor import CARD, WEIGHTS
 from slidekick.grounding.vocabulary import Vocabulary
 from slidekick.rl.instructions.balance import one
 
 UNKNOWN = 0.3  # share of words outside the vocabulary, so that copying does not end at its words
 SYNONYM = 0.5  # of the known words: other phrasings than the concept's own name
-# Nouns that are not counted: "How much stroma?", never "stromas".
-MASS = frozenset(
-    ("stroma", "tissue", "cytoplasm", "epithelium", "steatosis", "change", "malignancy", "cancer", "carcinoma", "fat")
-)
 ODD = frozenset({"nuclear", "all nuclei"})  # phrases of the card that no question can hold as a noun
 # Words outside the vocabulary.
 STRANGERS = (
@@ -38,12 +34,6 @@ STRANGERS = (
     "Hassall corpuscle, ghost cell, ring sideroblast, Howell-Jolly body, Heinz body, umbrella cell, decidual cell, "
     "syncytial knot, kettle, ladder, guitar, pencil, spoon, tractor, anthracosis, hair shaft, tooth bud, nail plate"
 )
-# Plurals that simple rules do not give, and spellings that they would mend.
-UNUSUAL = {
-    "cilium": "cilia", "fungus": "fungi", "bacterium": "bacteria", "thrombus": "thrombi", "alveolus": "alveoli",
-    "bronchus": "bronchi", "acinus": "acini", "tumour": "tumours", "tumor": "tumors", "leukocyte": "leukocytes",
-    "leucocyte": "leucocytes", "osteoid": "osteoid", "necrosis": "necrosis", "melanin": "melanin", "amyloid": "amyloid",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -87,13 +77,6 @@ def strangers() -> tuple[Word, ...]:
     """Words that the card does not know."""
     listed = [word.strip() for word in STRANGERS.split(",")]
     return tuple(Word(word, many_of(word), word, False) for word in listed if vocabulary().find(word) is None)
-
-
-def many_of(name: str) -> str:
-    """The plural of a concept's name; what is not counted stays as it is."""
-    *head, last = name.split()
-    many = last if last in MASS or last.isdigit() else UNUSUAL.get(last) or plural(last)
-    return " ".join([*head, many])
 
 
 def draw_word(rng: np.random.Generator) -> Word:

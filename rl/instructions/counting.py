@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from slidekick.copilot.sentences import count_sentence
 from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.concepts import Word, draw_phrasing
 from slidekick.rl.instructions.lessons import ToolFamily, asked
-from slidekick.rl.instructions.sentences import count_sentence
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.truth import COUNTED
 from slidekick.rl.instructions.turns import Instruction, conversation
@@ -26,6 +26,16 @@ COUNT = (
     "How many of the {many} can you find?",
     "Give me the total of {many}.",
     "Count the {one}.",
+    "Do a count of {many}.",
+    "The number of {many}?",
+    "Say how many {many} you find.",
+    "I want to know how many {many} there are.",
+    "How many {many} would you count?",
+    "How often do {many} occur here?",
+    "How large is the number of {many}?",
+    "Report the number of {many}.",
+    "Go through the picture and count the {many}.",
+    "How many {many}, all told?",
 )
 MARKED = 0.2  # share of pictures whose objects are all marked by points or boxes
 

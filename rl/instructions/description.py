@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from slidekick.copilot.sentences import measure_sentence
 from slidekick.data.items import Item
 from slidekick.rl.instructions.balance import one
 from slidekick.rl.instructions.concepts import Word, draw_phrasing
-from slidekick.rl.instructions.sentences import measure_sentence
 from slidekick.rl.instructions.stock import Stock, known_organ, known_stain
 from slidekick.rl.instructions.turns import Call, Exchange, Instruction, called, conversation
 

@@ -12,12 +12,13 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from slidekick.copilot.language import many_of
+from slidekick.copilot.sentences import segment_sentence
 from slidekick.data.items import Item
 from slidekick.data.triples import Triple, truth
 from slidekick.rl.instructions.balance import Balanced, one
-from slidekick.rl.instructions.concepts import Word, draw_phrasing, is_region, many_of
+from slidekick.rl.instructions.concepts import Word, draw_phrasing, is_region
 from slidekick.rl.instructions.lessons import ToolFamily, asked
-from slidekick.rl.instructions.sentences import segment_sentence
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.instructions.turns import Exchange, Instruction, conversation, said
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from slidekick.copilot.sentences import measure_sentence
 from slidekick.rl.instructions.concepts import Word
 from slidekick.rl.instructions.lessons import ToolFamily, asked
-from slidekick.rl.instructions.sentences import measure_sentence
 
 MEASURE = (
     "Measure the {many}.",
@@ -24,6 +24,16 @@ MEASURE = (
     "What is the diameter of the {many}?",
     "Quantify the {one}.",
     "Calculate the area of the {one}.",
+    "How much space does the {one} take up?",
+    "What is the extent of the {one}?",
+    "How far does the {one} spread?",
+    "State the area of the {many}.",
+    "Determine the size of the {many}.",
+    "How much of the picture do the {many} fill?",
+    "How thick are the {many}?",
+    "What is the mean diameter of the {many}?",
+    "The area of the {one}, please.",
+    "In per cent, how much is {one}?",
 )
 
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from slidekick.copilot.sentences import capital
 from slidekick.data.items import Item
 from slidekick.rl.instructions.balance import Balanced, one
 from slidekick.rl.instructions.stock import Stock, known_organ, known_stain
 from slidekick.rl.instructions.texts import Text
 from slidekick.rl.instructions.turns import Exchange, Instruction, conversation, said
-from slidekick.rl.instructions.wording import capital
 
 LINE = ("Write the report line.", "Report this in one line.", "Write one line for the report.", "Diagnosis line?")
 BIOPSY = ("What is the signed-out diagnosis of this biopsy?", "Diagnose this kidney biopsy.", "Write the diagnosis.")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from slidekick.copilot.sentences import segment_sentence
 from slidekick.rl.instructions.concepts import Word
 from slidekick.rl.instructions.lessons import ToolFamily, asked
-from slidekick.rl.instructions.sentences import segment_sentence
 
 THERE = (
     "Is there {a} in this picture?",
@@ -24,6 +24,18 @@ THERE = (
     "Any sign of {a}?",
     "Look for {many}.",
     "Does this image hold any {one}?",
+    "Can you see {a}?",
+    "Do any {many} show up?",
+    "Tell me whether there are {many}.",
+    "Are {many} there?",
+    "Might there be {a} here?",
+    "Does the tissue have {many}?",
+    "Is there evidence of {many}?",
+    "Do we have {many} here?",
+    "See if there is {a}.",
+    "Has this picture got any {many}?",
+    "Does this picture show {many}?",
+    "Is {a} shown here?",
 )
 WHERE = (
     "Where is the {one}?",
@@ -42,6 +54,19 @@ WHERE = (
     "Show the outline of the {one}.",
     "In what part of the picture is the {one}?",
     "Give me the mask of the {one}.",
+    "Locate the {many}.",
+    "Shade the {many}.",
+    "Draw a line round the {one}.",
+    "Where can I find {many}?",
+    "Which region is {one}?",
+    "What part of the image has {many}?",
+    "Lay a mask over the {many}.",
+    "I want to see the {many}.",
+    "Indicate the {one}.",
+    "Select all {many}.",
+    "Map the {many}.",
+    "Let me see where the {one} is.",
+    "Frame the {many}.",
 )
 
 

@@ -24,7 +24,7 @@ QUESTIONS = {
     "malaria_cells": ("Does this red blood cell hold a parasite?", "What is the state of this red blood cell?"),
     "ocdc": ("What does this oral tumour show?",),
     "oral_oscc": ("What does this oral tissue show?", "What is the diagnosis of this oral tissue?"),
-    "osteosarcoma": ("What does this bone tissue show?", "Is there viable tumour in this bone tissue?"),
+    "osteosarcoma": ("What does this bone tissue show?", "What is the diagnosis of this bone tissue?"),
     "pbc_wbc_attributes": ("Which blood cell is this?", "What blood cell does the picture show?"),
     "prostate_gleason": ("What is the Gleason pattern?", "Which Gleason pattern does this prostate show?"),
     "wbc_zheng": ("Which white blood cell is this?", "What type of white blood cell is this?"),
@@ -92,8 +92,3 @@ def article(word: str) -> str:
 def short(name: str) -> str:
     """An organ or stain without what stands in brackets after it: "blood (thin smear)" -> "blood"."""
     return name.split(" (")[0]
-
-
-def capital(text: str) -> str:
-    """`text` with a capital letter at its head and the rest as it is."""
-    return text[:1].upper() + text[1:]

@@ -38,12 +38,18 @@ def test_a_counted_answer_rests_on_the_tools_number(answer):
     assert find_masks(result)["nucleus"].sum() == 300
 
 
-def test_a_slipped_digit_is_said_to_be_unsupported_and_the_measured_number_stands(answer):
-    result = answer(COUNT, "There are 31 nuclei.")
-    assert not result.claims[0].supported
-    assert any("There are 31 nuclei." in warning and "nucleus: 3" in warning for warning in result.warnings)
-    assert result.short == "3"
+@pytest.mark.parametrize("words", ["There are 31 nuclei.", "colon", "", "There are 3 nuclei. There are 3 nuclei."])
+def test_words_that_are_not_what_was_measured_are_replaced_by_it(answer, words):
+    result = answer(COUNT, words)
+    assert result.text == "There are 3 nuclei."
+    assert all(claim.supported and claim.kind == "measured" for claim in result.claims)
+    assert any("replaced by what was measured" in warning for warning in result.warnings)
     assert {item.kind: item.value for item in result.evidence}["count"] == 3
+
+
+def test_a_slipped_digit_is_told_with_the_number_that_was_measured(answer):
+    warnings = answer(COUNT, "There are 31 nuclei.").warnings
+    assert any("There are 31 nuclei." in warning and "nucleus: 3" in warning for warning in warnings)
 
 
 def test_an_answer_without_tools_is_a_reading(answer):
@@ -90,8 +96,10 @@ def test_after_three_calls_the_model_must_answer(segmentor, roi, scripted):
     assert [asked["calls"] for asked in engine.asked] == [True, True, True, False]
 
 
-def test_an_engine_that_never_stops_calling_ends_in_an_empty_answer(answer):
-    result = answer(COUNT, COUNT, COUNT)
+def test_where_an_engine_never_stops_calling_what_was_measured_is_said(answer):
+    assert answer(COUNT, COUNT, COUNT).text == "There are 3 nuclei."
+    broken = ToolCall("count", {"concept": "?"}).to_text()
+    result = answer(broken, broken, broken)
     assert result.text == ""
     assert any("did not come to an answer" in warning for warning in result.warnings)
 

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidekick.copilot.grammar import CallError, ToolCall, TurnGrammar, opens_call, parse_turn
+from slidekick.copilot.grammar import MOST, CallError, ToolCall, TurnGrammar, askable, opens_call, parse_turn
 from slidekick.copilot.tools import MAX_CONCEPT, TOOL_NAMES, tool_schemas
 from slidekick.data.errors import InputError
 
@@ -20,10 +20,10 @@ def grammar(tokenizer):
     return TurnGrammar(tokenizer, tool_schemas(), len(tokenizer) + PADDING, [tokenizer.eos_token_id])
 
 
-def decode(grammar, tokenizer, seed, *, calls=True, favour=(), limit=400, prompt=(1, 2, 3)):
+def decode(grammar, tokenizer, seed, *, calls=True, favour=(), limit=400, prompt=(1, 2, 3), words=()):
     """Greedy decoding of random logits under the grammar; `favour`: text whose tokens are pushed up at first."""
     generator = torch.Generator().manual_seed(seed)
-    processor = grammar.processor(calls=calls)
+    processor = grammar.processor(calls=calls, words=words)
     ids = list(prompt)
     pushed = tokenizer(favour, add_special_tokens=False).input_ids if favour else []
     for step in range(limit):
@@ -112,6 +112,32 @@ def test_the_longest_call_fits_the_engines_budget(grammar, tokenizer):
     body = json.dumps({"name": longest.name, "arguments": longest.arguments}, ensure_ascii=False)
     size = len(f"<tool_call>\n{body}\n</tool_call>".encode())
     assert size < MAX_NEW_TOKENS, "one token a byte is the worst a tokenizer can do"
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_where_the_word_must_be_copied_it_stands_in_the_question(grammar, tokenizer, seed):
+    words = askable("How many Reed-Sternberg cells and villi?")
+    text, ended = decode(grammar, tokenizer, seed, favour="<tool_call>", words=words)
+    assert ended
+    assert parse_turn(text).arguments["concept"] in words
+
+
+def test_words_are_copied_as_they_stand_in_the_singular_and_in_lower_case():
+    words = askable('Outline the Reed-Sternberg cells, "villi" and Nuclei!')
+    assert {"Reed-Sternberg cells", "Reed-Sternberg cell", "reed-sternberg cell", "villus", "Nucleus", "nucleus"} <= {
+        *words
+    }
+    assert "stroma" in askable("How much stroma is there?")
+    assert askable("word " * MOST)
+    assert not askable("word " * (MOST + 1)), "a long text is not copied from"
+
+
+@given(typed=st.text(max_size=60))
+def test_whatever_is_typed_a_word_to_copy_cannot_leave_the_call(typed):
+    for word in askable(typed):
+        text = ToolCall("count", {"concept": word}).to_text()
+        assert parse_turn(text).arguments == {"concept": word}
+        assert not set(word) & set('"\\<>{}\n')
 
 
 def test_a_batch_is_refused(grammar):

@@ -58,12 +58,13 @@ def test_an_answer_without_tools_writes_no_empty_overlay(picture, tmp_path, caps
     assert "[reading]  The picture shows colon." in capsys.readouterr().out
 
 
-def test_a_number_that_was_not_measured_is_marked_and_warned_of(picture, capsys, copilot):
+def test_a_number_that_was_not_measured_is_replaced_and_warned_of(picture, capsys, copilot):
     copilot.engine.number = 77
     assert main(["ask", str(picture), HOW_MANY]) == 0
     out = capsys.readouterr().out
-    assert "claim       [not backed]  There are 77 nuclei." in out
-    assert "warning     not backed by a measurement" in out
+    assert "There are 2 nuclei." in out
+    assert "warning     the model's own words were replaced by what was measured; not backed by a measurement" in out
+    assert "There are 77 nuclei." in out
     assert "(nucleus: 2)" in out
 
 
@@ -126,3 +127,20 @@ def test_a_folder_that_cannot_be_written_is_told_before_any_work(picture, tmp_pa
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "folder" in printed.err
+
+
+def test_the_likeliest_of_given_answers_is_told_first(picture, capsys, copilot):
+    copilot.engine.options = lambda messages, image, tools, options: np.log([0.2, 0.7])
+    copilot.engine.gates = lambda *_: {}
+    assert main(["ask", str(picture), "Which is it?", "--among", "benign; malignant"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "malignant"
+    assert [line for line in lines if line.startswith("option")] == [
+        "option      0.78  malignant",
+        "option      0.22  benign",
+    ]
+
+
+def test_one_answer_to_choose_from_is_an_input_error(picture, capsys):
+    assert main(["ask", str(picture), "Which is it?", "--among", "benign"]) == 2
+    assert "give 2 to" in capsys.readouterr().err

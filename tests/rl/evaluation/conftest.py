@@ -7,13 +7,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from slidekick.copilot import sentences
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.engine import Turn
 from slidekick.copilot.grammar import ToolCall
 from slidekick.data.items import load_items
 from slidekick.grounding.finding import Finding
 from slidekick.rl.evaluation.questions import classify_questions, labels_of
-from slidekick.rl.instructions import sentences
 from slidekick.rl.instructions.concepts import vocabulary
 
 
@@ -49,7 +49,7 @@ class FakeCopilot:
 
     def ask(self, roi, question, *, box=None, first=None):
         text = self.engine.say(question, roi.pixels)
-        return SimpleNamespace(text=text, steps=(), confidence=0.5, claims=(), evidence=())
+        return SimpleNamespace(text=text, steps=(), confidence=0.5, claims=(), evidence=(), warnings=())
 
 
 def _words(messages) -> str:

@@ -87,14 +87,18 @@ def test_a_picture_in_bytes_is_the_file_s(pictures):
     assert np.array_equal(ask.roi().pixels, same.roi().pixels)
 
 
-def test_a_sure_option_is_the_answer_and_an_unsure_one_is_written(fake, pictures):
+def test_the_likelier_option_is_the_answer_and_own_words_stand_beside_it(fake, pictures):
     asks = [Ask("What?", pictures[0], options=("a", "b"))]
     sure, unsure = fake(lambda *_: "a", 0.9), fake(lambda *_: "a", 0.4)
     for copilot, written in ((sure, 0), (unsure, 1)):
         (row,) = Asker(copilot).ask(asks, "")
-        assert row["answer"] == "a"
-        assert copilot.engine.written == written
+        assert row["answer"] == row["own_words"] == "a"
+        assert copilot.engine.written == written, "what is likelier than one half need not be written"
         assert len(row["logits"]) == 2
+    mixed = fake(lambda *_: "neither")
+    mixed.engine.options = lambda *_: np.log([0.1, 0.3])
+    (row,) = Asker(mixed).ask(asks, "")
+    assert (row["answer"], row["own_words"]) == ("b", "neither")
 
 
 def test_a_call_is_carried_out_only_where_tools_are_wanted(fake, pictures):

@@ -117,7 +117,10 @@ def test_abstaining_answers_what_is_sure_enough():
     rows = [row(sure=0.9, logits=[0]), row(said="b", sure=0.8, logits=[0]), row(said="b", sure=0.1, logits=[0])]
     told = {name: m.value(m.rows) for name, m in abstaining(rows, Confidence(threshold=0.5)).items()}
     assert told == {"answered": pytest.approx(2 / 3), "answered_risk": 0.5}
-    spoken = [one | {"likelihood": p} for one, p in zip(rows, (0.9, 0.2, 0.1), strict=True)]
+    spoken = [
+        one | {"likelihood": p, "own_words_right": right}
+        for one, p, right in zip(rows, (0.9, 0.2, 0.1), (1.0, 0.0, 0.0), strict=True)
+    ]
     fitted = Confidence(threshold=0.5, turn_temperature=2, turn_threshold=0.3)
     told = {name: m.value(m.rows) for name, m in abstaining(spoken, fitted).items()}
     # 0.9, 0.2 and 0.1 at temperature 2 are 3 / 4, 1 / 3 and 1 / 4; right, wrong and wrong

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import slidekick.rl.instructions
+from slidekick.copilot.language import many_of
 from slidekick.data.items import load_items
 from slidekick.rl.evaluation import tool_wordings
 from slidekick.rl.evaluation.tool_questions import (
@@ -22,7 +23,7 @@ from slidekick.rl.evaluation.tool_questions import (
     tool_questions,
 )
 from slidekick.rl.evaluation.tool_wordings import new_words
-from slidekick.rl.instructions.concepts import STRANGERS, Word, many_of, vocabulary
+from slidekick.rl.instructions.concepts import STRANGERS, Word, vocabulary
 from slidekick.rl.instructions.lessons import filled, fits
 from slidekick.rl.parsing import plain
 

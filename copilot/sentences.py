@@ -1,11 +1,32 @@
-"""What is said after a tool call: the result's numbers in a plain sentence, which the evidence check can follow."""
+"""What is said after a tool call: the result's numbers in a plain sentence, which the evidence check can follow.
+
+mini is taught these sentences; where a model's own words are not backed by what was measured, they stand in for them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from slidekick.copilot.answer import Step
+from slidekick.copilot.language import many_of
 from slidekick.grounding import measure
-from slidekick.rl.instructions.concepts import many_of
-from slidekick.rl.instructions.turns import Call
-from slidekick.rl.instructions.wording import capital
+
+
+def measured_text(steps: Sequence[Step], yes_no: bool) -> str:
+    """A sentence for each call that looked for something, in their order; yes_no: whether a yes or no is asked for.
+
+    "" where no call did, such as one that failed.
+    """
+    said = []
+    for step in steps:
+        word = str(step.arguments.get("concept", ""))
+        if "found" not in step.result:
+            continue
+        if step.name == "segment":
+            said.append(segment_sentence(word, step.result, yes_no))
+        else:
+            said.append({"count": count_sentence, "measure": measure_sentence}[step.name](word, step.result))
+    return " ".join(dict.fromkeys(said))
 
 
 def count_sentence(argument: str, result: dict) -> str:
@@ -39,22 +60,6 @@ def measure_sentence(argument: str, result: dict) -> str:
     return f"{result['count']} {named} measured, covering {result['area']} of the picture{size}."
 
 
-def compare_sentences(first: Call, second: Call) -> str:
-    """What is said after `segment` was called for two concepts: each area, and which covers more."""
-    each = " ".join(
-        missing_sentence(c.concept, c.result) or covers_sentence(c.concept, c.result) for c in (first, second)
-    )
-    more = max((first, second), key=share)
-    same = share(first) == share(second)
-    return each if same else f"{each} {capital(more.concept)} covers more."
-
-
-def share(call: Call) -> float:
-    """The covered area that a result tells, in per cent; 0 where nothing was found."""
-    area = call.result.get("area", "0%")
-    return 0.5 if area.startswith("<") else float(area.rstrip("%"))
-
-
 def missing_sentence(argument: str, result: dict) -> str | None:
     """What is said of a word that was not found or is not known; None where it was found."""
     if result["found"]:
@@ -68,3 +73,8 @@ def missing_sentence(argument: str, result: dict) -> str | None:
 def covers_sentence(argument: str, result: dict) -> str:
     """The area of what was found."""
     return f"{capital(argument)} covers {result['area']} of the picture."
+
+
+def capital(text: str) -> str:
+    """`text` with a capital letter at its head and the rest as it is."""
+    return text[:1].upper() + text[1:]
