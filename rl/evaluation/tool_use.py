@@ -26,14 +26,14 @@ def judged(row: dict, vocabulary: Vocabulary) -> dict:
     """
     calls, text = row["calls"], row["answer"]
     first = calls[0] if calls else {"tool": None, "argument": None, "result": None}
-    results = [call["result"] for call in calls]
+    results, tools = [call["result"] for call in calls], [call["tool"] for call in calls]
     choice = _choice(row["expected_tool"], calls, text)
     wanted = row["expected_argument"]
     meant = None if wanted is None else same_word(str(first["argument"]), wanted, vocabulary)
     aspects = {
         "tool_choice": choice,
         "tool_arguments": None if meant is None else choice and meant,
-        "numbers_equal": numbers_equal(text, results) if any(map(numbers_of, results)) else None,
+        "numbers_equal": numbers_equal(text, results, tools) if any(map(numbers_of, results)) else None,
         "not_found_said": not_found_said(text, row["supported"]) if nothing_found(results) else None,
     }
     known = [value for value in aspects.values() if value is not None]
@@ -68,12 +68,14 @@ def numbers_of(result: dict) -> list[Quantity]:
     return [number for key in NUMBERS if key in result for number in quantities(str(result[key]))]
 
 
-def numbers_equal(text: str, results: Sequence[dict]) -> bool:
-    """Whether every number in the text was returned, and the main number of each result is said."""
-    returned = [numbers for result in results if (numbers := numbers_of(result))]
+def numbers_equal(text: str, results: Sequence[dict], tools: Sequence[str]) -> bool:
+    """Whether every number in the text was returned, and the main number of each result is said; of a result of
+    `measure`, which may have been asked for a share or a size, any of its numbers."""
+    returned = [(tool, numbers) for tool, one in zip(tools, results, strict=True) if (numbers := numbers_of(one))]
     said = quantities(text)
-    every = all(any(_equal(one, number) for numbers in returned for number in numbers) for one in said)
-    return every and all(any(_equal(one, numbers[0]) for one in said) for numbers in returned)
+    every = all(any(_equal(one, number) for _, numbers in returned for number in numbers) for one in said)
+    wanted = [numbers if tool == "measure" else numbers[:1] for tool, numbers in returned]
+    return every and all(any(_equal(one, number) for one in said for number in numbers) for numbers in wanted)
 
 
 def _equal(said: Quantity, returned: Quantity) -> bool:

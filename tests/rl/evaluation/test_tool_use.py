@@ -84,7 +84,13 @@ def test_an_argument_is_right_by_meaning_or_by_letters(called, wanted, same):
      ("Gleason pattern 4 covers 31%.", {"found": True, "area": "31%"}, True)],
 )  # fmt: skip
 def test_numbers_are_those_that_came_back(text, result, equal):
-    assert numbers_equal(text, [result]) is equal
+    assert numbers_equal(text, [result], ["count"]) is equal
+
+
+def test_of_a_measure_any_number_may_be_said_that_came_back():
+    assert numbers_equal("They cover 31%.", [MEASURED], ["measure"])
+    assert not numbers_equal("They cover 32%.", [MEASURED], ["measure"])
+    assert not numbers_equal("They were measured.", [MEASURED], ["measure"])
 
 
 @given(st.sampled_from(sorted(SENTENCES)), st.sampled_from(names()), st.integers(0, 10**6))
@@ -95,9 +101,9 @@ def test_what_is_taught_to_say_is_always_right_and_another_number_never(tool, co
         assert not_found_said(text, 1)
         assert not not_found_said(f"{text} 7 were counted.", 1)
         return
-    assert numbers_equal(text, [result])
-    assert not numbers_equal(f"{text} 1234 more.", [result])
-    assert not numbers_equal("It was found.", [result])
+    assert numbers_equal(text, [result], [tool])
+    assert not numbers_equal(f"{text} 1234 more.", [result], [tool])
+    assert not numbers_equal("It was found.", [result], [tool])
 
 
 def test_saying_that_nothing_is_there_needs_words_and_evidence_and_no_number():
