@@ -246,7 +246,7 @@ class CachedVisionTrainer(SFTTrainer):
     """SFTTrainer whose batches hold tower maps: only connector and language model run.
 
     trl's own loss projects every position onto the 49 k words of the vocabulary, half of a step on CPU;
-    here only the columns from the first answered one on are projected. Rows may show any number of pictures.
+    here only those that are answered. Rows may show any number of pictures.
     """
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -259,21 +259,24 @@ class CachedVisionTrainer(SFTTrainer):
 
 
 def answered_loss(model, inputs: dict, tokens: torch.Tensor, labels: torch.Tensor, number=None):
-    """Loss over what the assistant says, and the outputs; only columns from the first answered one on are projected.
+    """Loss over what the assistant says, and the outputs; only positions before an answered token are projected.
 
-    tokens: image tokens (N, 36, D) of all rows' pictures. labels: (B, T), −100 outside. number: answered tokens of the
-    whole step; None: of this batch.
+    tokens: image tokens (N, 36, D) of all rows' pictures. labels: (B, T), −100 outside; A of them are answered. number:
+    answered tokens of the whole step; None: of this batch. outputs.logits: (A, V).
     """
-    keep = labels.shape[1] - int((labels != -100).any(0).nonzero()[0])
-    outputs = model(
-        **inputs,
-        mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
-        logits_to_keep=keep + 1,
-        use_cache=False,
-    )
-    logits = outputs.logits[:, :-1].float()
-    loss = F.cross_entropy(logits.flatten(0, 1), labels[:, -keep:].flatten(), reduction="sum")
-    return loss / ((labels != -100).sum() if number is None else number), outputs
+    answered = labels[:, 1:] != -100
+    head = model.get_output_embeddings()
+    chosen = head.register_forward_pre_hook(lambda _, states: (states[0][:, :-1][answered],))
+    try:
+        outputs = model(
+            **inputs,
+            mm_encoder_outputs={"image": BaseModelOutputWithPooling(pooler_output=tokens)},
+            use_cache=False,
+        )
+    finally:
+        chosen.remove()
+    loss = F.cross_entropy(outputs.logits.float(), labels[:, 1:][answered], reduction="sum")
+    return loss / (answered.sum() if number is None else number), outputs
 
 
 def cached_arguments(plan: dict, out: Path) -> SFTConfig:
