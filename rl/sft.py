@@ -37,6 +37,7 @@ from slidekick.rl.tower import augment, features, train_tower
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
 MORE_SECTIONS = ("start", "views", "instructions", "sft")
 HUB_SECTIONS = ("base", "instructions", "lora", "sft")
+ROUND = 128  # answered positions are padded to a multiple of it
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
 ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
 BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs from machine to machine
@@ -265,8 +266,12 @@ def answered_loss(model, inputs: dict, tokens: torch.Tensor, labels: torch.Tenso
     answered tokens of the whole step; None: of this batch. outputs.logits: (A, V).
     """
     answered = labels[:, 1:] != -100
+    count = int(answered.sum())
     head = model.get_output_embeddings()
-    chosen = head.register_forward_pre_hook(lambda _, states: (states[0][:, :-1][answered],))
+    # Few different numbers, as with lengths above.
+    chosen = head.register_forward_pre_hook(
+        lambda _, states: (F.pad(states[0][:, :-1][answered], (0, 0, 0, -count % ROUND)),)
+    )
     try:
         outputs = model(
             **inputs,
@@ -275,8 +280,9 @@ def answered_loss(model, inputs: dict, tokens: torch.Tensor, labels: torch.Tenso
         )
     finally:
         chosen.remove()
+    outputs.logits = outputs.logits[:count]
     loss = F.cross_entropy(outputs.logits.float(), labels[:, 1:][answered], reduction="sum")
-    return loss / (answered.sum() if number is None else number), outputs
+    return loss / (count if number is None else number), outputs
 
 
 def cached_arguments(plan: dict, out: Path) -> SFTConfig:
