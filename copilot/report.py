@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence
-from slidekick.copilot.copilot import Copilot
+from slidekick.copilot.copilot import REPLACED, Copilot
 from slidekick.copilot.language import plural
 from slidekick.copilot.tools import Toolbox
 from slidekick.data.pages import page_environment
@@ -180,12 +180,14 @@ def _sort_claims(
                 reading.append(sentence)
             else:
                 left_out.append(f"“{claim.text}” (said to “{answer.question}”, with no measurement)")
+        replaced = [w.removeprefix(f"{REPLACED}; ") for w in answer.warnings if w.startswith(REPLACED)]
+        left_out += [reason.removeprefix("not backed by a measurement: ") for reason in replaced]
     return reading, measured, list(dict.fromkeys(left_out))  # a model that repeats itself is told of once
 
 
 def _warnings(answers: Sequence[Answer], roi: Roi) -> tuple[str, ...]:
-    """What the answers warned of, once each; unsupported sentences are listed apart."""
-    said = [w for answer in answers for w in answer.warnings if not w.startswith("not backed by")]
+    """What the answers warned of, once each; sentences that were left out or replaced are listed apart."""
+    said = [w for answer in answers for w in answer.warnings if not w.startswith(("not backed by", REPLACED))]
     if roi.mpp is None:
         said.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
     return tuple(dict.fromkeys(said))

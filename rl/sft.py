@@ -25,6 +25,7 @@ from trl import SFTConfig, SFTTrainer
 from slidekick.copilot.base import IMAGE_SIDE, PATCH
 from slidekick.copilot.mini import TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
+from slidekick.data.allocation import keep_freed_memory
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError, SlidekickError
 from slidekick.data.files import write_atomic
@@ -348,6 +349,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
             raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
+        keep_freed_memory()
         train_sft(args.config, args.data, args.out, args.resume)
     except SlidekickError as error:
         print(f"slidekick: {error}", file=sys.stderr)

@@ -1,7 +1,8 @@
 """First stage: the shared tower is tuned on all labelled sets together, then frozen and its maps are cached.
 
 One linear head a set, and one each for organ and stain; a picture trains the heads whose answer it knows. The heads
-are thrown away. Cross-entropy with label smoothing; ImageNet's batch statistics are kept; weights are averaged.
+are thrown away. Cross-entropy with label smoothing; pictures are mixed in pairs (mixup, Zhang et al. 2018; CutMix, Yun
+et al. 2019); ImageNet's batch statistics are kept; weights are averaged.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -67,7 +70,7 @@ def shrink(pixels: np.ndarray) -> np.ndarray:
 def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
     """Tune the tower on `items` and write it to `target` (safetensors, float16, timm's names).
 
-    plan: seed, steps, batch, learning_rate, label_smoothing, ema.
+    plan: seed, steps, batch, learning_rate, label_smoothing, ema, mixed (share of steps whose pictures are mixed).
     """
     torch.manual_seed(plan["seed"])
     rng = np.random.default_rng(plan["seed"])
@@ -83,12 +86,24 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
     average = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     tower.eval()  # batch statistics stay ImageNet's; the weights still learn
     draw = _balanced(items, rng)
-    began = time.time()
-    bar = tqdm(range(plan["steps"]), desc="tower", mininterval=5)
-    for step in bar:
+
+    def drawn() -> tuple[list[Item], torch.Tensor, Mix]:
         batch = [draw() for _ in range(plan["batch"])]
         pixels = to_tensor(np.stack([augment(pixels_of(item.image), rng) for item in batch]))
-        loss = _loss(tower(pixels.contiguous(memory_format=torch.channels_last)), batch, heads, answers, plan)
+        return batch, *mix(pixels, plan.get("mixed", 0.0), rng)
+
+    began = time.time()
+    bar = tqdm(range(plan["steps"]), desc="tower", mininterval=5)
+    reader = ThreadPoolExecutor(1)  # one alone, so that what is drawn hangs on the seed only
+    coming = reader.submit(drawn)
+    for step in bar:
+        batch, pixels, mixed = coming.result()
+        coming = reader.submit(drawn)
+        pooled = tower(pixels.contiguous(memory_format=torch.channels_last))
+        loss = mixed.share * _loss(pooled, batch, heads, answers, plan)
+        if mixed.share < 1:
+            others = [batch[i] for i in mixed.partner]
+            loss = loss + (1 - mixed.share) * _loss(pooled, others, heads, answers, plan)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -99,7 +114,34 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
                 average[name].lerp_(tensor, 1 - decay)
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.time() - began) / 60:.1f}")
+    reader.shutdown()
     save_tower(average, target)
+
+
+class Mix(NamedTuple):
+    """How a batch was mixed: `share` of each picture is its own, the rest that of the picture `partner` names."""
+
+    partner: np.ndarray
+    share: float
+
+
+def mix(pixels: torch.Tensor, chance: float, rng: np.random.Generator) -> tuple[torch.Tensor, Mix]:
+    """With `chance` each picture (B, 3, H, W) is blended with another of the batch, or has a box of it put in.
+
+    Half of the mixtures are blends, half boxes; the share is uniform from a half to 1, so a picture stays mostly itself.
+    """
+    order = rng.permutation(len(pixels))
+    if rng.random() >= chance:
+        return pixels, Mix(order, 1.0)
+    share = rng.uniform(0.5, 1.0)
+    if rng.random() < 0.5:
+        return share * pixels + (1 - share) * pixels[order], Mix(order, share)
+    height, width = pixels.shape[-2:]
+    h, w = (round(side * (1 - share) ** 0.5) for side in (height, width))
+    y, x = rng.integers(height - h + 1), rng.integers(width - w + 1)
+    mixed = pixels.clone()
+    mixed[..., y : y + h, x : x + w] = pixels[order][..., y : y + h, x : x + w]
+    return mixed, Mix(order, 1 - h * w / (height * width))
 
 
 def save_tower(state: dict, target: Path) -> None:

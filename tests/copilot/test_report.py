@@ -56,13 +56,13 @@ def test_every_finding_names_evidence_in_the_table(report):
     ids = {item.id for item in report.evidence}
     in_table = {name for fact in report.facts for name in fact.evidence}
     assert in_table == ids
-    assert [sentence.text for sentence in report.findings] == [LINES[2], LINES[6]]
+    assert [sentence.text for sentence in report.findings] == [LINES[2], "There are 3 nuclei.", LINES[6]]
     for sentence in report.findings:
         assert sentence.evidence
         assert set(sentence.evidence) <= ids
 
 
-def test_an_unsupported_sentence_is_left_out_and_listed_with_the_measured_number(report):
+def test_an_unsupported_sentence_gives_way_to_what_was_measured_and_is_listed(report):
     assert not any("4 nuclei" in sentence.text for sentence in report.findings)
     assert len(report.left_out) == 1
     assert "There are 4 nuclei." in report.left_out[0]

@@ -92,12 +92,12 @@ def test_an_absent_structure_is_named_as_not_found(page, picture):
     page.locator("#legend").get_by_text("glomerulus: not found").wait_for(timeout=WAIT_MS)
 
 
-def test_a_number_that_was_not_measured_is_shown_with_a_warning(page, picture, copilot):
+def test_a_number_that_was_not_measured_is_replaced_with_a_warning(page, picture, copilot):
     copilot.engine.number = 77
     upload(page, picture)
     shown(page)
     ask(page, "How many nuclei are there?")
-    page.locator("#chat").get_by_text("Evidence: 0 of 1 backed").wait_for(timeout=WAIT_MS)
+    page.locator("#chat").get_by_text("There are 2 nuclei.").first.wait_for(timeout=WAIT_MS)
     page.locator("#chat").get_by_text(re.compile("77 is not what was measured")).wait_for(timeout=WAIT_MS)
 
 
