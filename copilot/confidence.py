@@ -1,11 +1,12 @@
 """How sure an answer among given options is: log-probabilities to probabilities, and when to abstain.
 
 A model's own probabilities are too sure or not sure enough by a factor on the logits, which one number, the
-temperature, mends (Guo et al. 2017). The threshold below which no answer should be given is chosen beside it on
-validation items so that the error among the answers given stays within a risk, with the certainty that their number
-allows (Geifman & El-Yaniv 2017). There is one pair for an answer among given options, and one for an answer in the
-model's own words, of which only the probability of the whole turn is known. All lie in `confidence.json` beside the
-weights they were fitted for.
+temperature, mends (Guo et al. 2017). Where the model's image tokens lie near the words for what they show, as mini's
+do, how alike picture and option are adds to the logits: it does not hang on how the question is worded. The threshold
+below which no answer should be given is chosen beside it on validation items so that the error among the answers
+given stays within a risk, with the certainty that their number allows (Geifman & El-Yaniv 2017). There is one pair
+for an answer among given options, and one for an answer in the model's own words, of which only the probability of
+the whole turn is known. All lie in `confidence.json` beside the weights they were fitted for.
 """
 
 from __future__ import annotations
@@ -23,17 +24,20 @@ from slidekick.data.files import write_atomic
 FILE = "confidence.json"
 SCHEMA = "slidekick.confidence/1"
 RANGE = (0.05, 20.0)  # temperatures looked at; beyond, a model knows nothing or the items are too few
+MOST_LIKENESS = 100.0  # cosines of rivals differ by a few hundredths, so a weight of some tens decides between them
 NEVER = 1.01  # a threshold that no probability reaches: abstain always
 DOUBT = 0.05  # chance that the error among the answers given is beyond the risk all the same
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """temperature: logits are divided by it. threshold: abstain where the best probability is lower.
+    """temperature: logits are divided by it. likeness: weight of the cosine between picture and option, added to them.
+    threshold: abstain where the best probability is lower.
 
     turn_temperature, turn_threshold: the same for a turn against everything else that could have been said. risk: the
     error that the thresholds were to keep to; n: validation items behind them; weights: hash of the weights that they
-    hold for ("" where there is none to tell).
+    hold for ("" where there is none to tell). readings: answers that exclude each other, such as the blood cells, a
+    tuple for each question they were fitted on.
     """
 
     temperature: float = 1.0
@@ -43,10 +47,19 @@ class Confidence:
     weights: str = ""
     turn_temperature: float = 1.0
     turn_threshold: float = 0.0
+    likeness: float = 0.0
+    readings: tuple[tuple[str, ...], ...] = ()
 
-    def probabilities(self, logits: Sequence[float]) -> np.ndarray:
-        """float64 (N,): softmax of one item's log-probabilities over the temperature."""
-        return softmax(np.asarray(logits, float) / self.temperature)
+    def probabilities(self, logits: Sequence[float], likeness: Sequence[float] | None = None) -> np.ndarray:
+        """float64 (N,): softmax of one item's log-probabilities over the temperature, and of the options' cosines with
+        the picture where they are known."""
+        scaled = np.asarray(logits, float) / self.temperature
+        return softmax(scaled if likeness is None else scaled + self.likeness * np.asarray(likeness, float))
+
+    def rivals(self, reading: str) -> tuple[str, ...]:
+        """What else could have been said in place of `reading`, itself among it; empty for any other text."""
+        kinds = [kind for kind in self.readings if reading in kind]
+        return tuple(dict.fromkeys(name for kind in kinds for name in kind))
 
     def of_turn(self, likelihood: float) -> float:
         """How likely a turn is right of which the model held the whole for as likely as `likelihood` (0–1)."""
@@ -69,9 +82,13 @@ def load_confidence(folder: Path, weights: str = "") -> Confidence | None:
         data = json.loads(path.read_text())
         if data.pop("schema") != SCHEMA:
             raise ValueError("another schema")
+        data["readings"] = tuple(tuple(map(str, kind)) for kind in data.get("readings", ()))
         found = Confidence(**data)
-        if not (min(found.temperature, found.turn_temperature) > 0 and min(found.threshold, found.turn_threshold) >= 0):
-            raise ValueError("temperature or threshold out of range")
+        if not (
+            min(found.temperature, found.turn_temperature) > 0
+            and min(found.threshold, found.turn_threshold, found.likeness) >= 0
+        ):
+            raise ValueError("temperature, threshold or likeness out of range")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{path}: cannot be read as {SCHEMA} ({error}); remove it, or fit it anew with "
@@ -80,24 +97,30 @@ def load_confidence(folder: Path, weights: str = "") -> Confidence | None:
     return found if found.weights == weights else None
 
 
-def fit_temperature(logits: Sequence[Sequence[float]], truth: Sequence[int]) -> float:
-    """The temperature in `RANGE` under which the truths are likeliest (least mean negative log-likelihood).
+def fit_scale(
+    logits: Sequence[Sequence[float]], truth: Sequence[int], likeness: Sequence[Sequence[float]] | None = None
+) -> tuple[float, float]:
+    """(temperature in `RANGE`, weight of the likeness from 0 on) under which the truths are likeliest.
 
-    logits: each item's log-probabilities, as many as it has options; truth: index of the right one. Convex in
-    1 / temperature, so a bounded search finds it. Raises ValueError without items.
+    logits: each item's log-probabilities, as many as it has options; truth: index of the right one; likeness: the
+    options' cosines with the picture, weight 0 where not given. The mean negative log-likelihood is convex in
+    1 / temperature and the weight. Raises ValueError without items.
     """
-    from scipy.optimize import minimize_scalar
+    from scipy.optimize import minimize
 
     if not len(logits):
         raise ValueError("there are no items to fit a temperature on")
     rows = [np.asarray(row, float) for row in logits]
+    alike = [np.zeros_like(row) for row in rows] if likeness is None else [np.asarray(one, float) for one in likeness]
 
-    def loss(log_temperature: float) -> float:
-        scaled = [row / np.exp(log_temperature) for row in rows]
+    def loss(values: np.ndarray) -> float:
+        scaled = [row * values[0] + values[1] * one for row, one in zip(rows, alike, strict=True)]
         return float(np.mean([_log_sum(row) - row[right] for row, right in zip(scaled, truth, strict=True)]))
 
-    found = minimize_scalar(loss, bounds=tuple(np.log(RANGE)), method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))
+    least, most = (1 / one for one in reversed(RANGE))
+    bounds = [(least, most), (0.0, 0.0 if likeness is None else MOST_LIKENESS)]
+    found = minimize(loss, [1.0, 0.0], method="L-BFGS-B", bounds=bounds)
+    return float(1 / found.x[0]), float(found.x[1])
 
 
 def choose_threshold(confidence: np.ndarray, correct: np.ndarray, risk: float) -> float:
@@ -127,15 +150,20 @@ def fit_confidence(
     turns: Sequence[tuple[float, bool]],
     risk: float,
     weights: str,
+    likeness: Sequence[Sequence[float]] | None = None,
+    readings: Sequence[Sequence[str]] = (),
 ) -> Confidence:
-    """Both pairs of temperature and threshold; options: for answers that are the likeliest.
+    """Both scales and thresholds; options: for answers that are the likeliest.
 
-    turns: of each answer in the model's own words its likelihood and whether it was right.
+    turns: of each answer in the model's own words its likelihood and whether it was right. likeness: see `fit_scale`.
+    readings: see `Confidence`.
     """
     likelihoods, correct = zip(*turns, strict=True)
-    turn = fit_temperature([_against_rest(p) for p in likelihoods], [0 if right else 1 for right in correct])
-    scale = Confidence(fit_temperature(logits, truth), turn_temperature=turn)
-    tables = [scale.probabilities(row) for row in logits]
+    turn, _ = fit_scale([_against_rest(p) for p in likelihoods], [0 if right else 1 for right in correct])
+    temperature, weight = fit_scale(logits, truth, likeness)
+    scale = Confidence(temperature, turn_temperature=turn, likeness=weight)
+    alike = [None] * len(truth) if likeness is None else likeness
+    tables = [scale.probabilities(row, one) for row, one in zip(logits, alike, strict=True)]
     best = np.array([table.max() for table in tables])
     right = np.array([table.argmax() == one for table, one in zip(tables, truth, strict=True)])
     sure = np.array([scale.of_turn(p) for p in likelihoods])
@@ -146,6 +174,7 @@ def fit_confidence(
         risk=risk,
         n=len(tables),
         weights=weights,
+        readings=tuple(map(tuple, readings)),
     )
 
 

@@ -139,22 +139,31 @@ class Copilot:
             raise InputError(
                 f"{self.engine.name}: a server does not weigh given answers; choose a model that runs here"
             )
-        shown = [_user(question, with_image=True)], roi.pixels, self.schemas
-        scale = self.confidence or Confidence()
-        likely = dict(zip(options, map(float, scale.probabilities(self.engine.options(*shown, options))), strict=True))
+        likely = self._likely(roi, question, options)
         text, sure = max(likely.items(), key=lambda pair: pair[1])
-        unsure = [UNSURE.format(scale.risk)] if sure < scale.threshold and scale.risk else []
         return Answer(
             question=question,
             text=text,
             short=text,
             confidence=round(sure, 4),
             claims=(Claim(text, (), True, "reading"),),
-            gates=self.engine.gates(*shown),
-            options={name: round(p, 4) for name, p in likely.items()},
-            warnings=(*unsure, READING),
+            gates=self.engine.gates([_user(question, with_image=True)], roi.pixels, self.schemas),
+            options=likely,
+            warnings=(*self._doubts(sure), READING),
             versions=self.versions,
         )
+
+    def _likely(self, roi: Roi, question: str, options: Sequence[str]) -> dict[str, float]:
+        """How likely each of given answers is, as far as the confidence was fitted."""
+        scale, engine = self.confidence or Confidence(), self.engine
+        logits = engine.options([_user(question, with_image=True)], roi.pixels, self.schemas, options)
+        alike = engine.likeness(roi.pixels, options) if scale.likeness else None
+        return {name: round(float(p), 4) for name, p in zip(options, scale.probabilities(logits, alike), strict=True)}
+
+    def _doubts(self, sure: float) -> list[str]:
+        """A warning where an answer among given ones is less sure than the threshold."""
+        scale = self.confidence
+        return [UNSURE.format(scale.risk)] if scale and scale.risk and sure < scale.threshold else []
 
     def toolbox(self, roi: Roi) -> Toolbox:
         """The tools over one picture; give it to several questions so that each concept is looked for once."""
@@ -217,8 +226,12 @@ class Copilot:
             warnings.append("the answer was cut at the length limit")
         if any(claim.kind == "reading" for claim in claims):
             warnings.append(READING)
-        sure = turn.probability
-        if self.confidence and not draft.steps and turn.likelihood:
+        sure, likely = turn.probability, self._settled(draft, turn)
+        if likely:
+            text, sure = max(likely.items(), key=lambda pair: pair[1])
+            turn, claims = replace(turn, text=text), (Claim(text, (), True, "reading"),)
+            warnings += self._doubts(sure)
+        elif self.confidence and not draft.steps and turn.likelihood:
             sure = self.confidence.of_turn(turn.likelihood)
             if sure < self.confidence.turn_threshold:
                 warnings.append(UNSURE.format(self.confidence.risk))
@@ -233,9 +246,18 @@ class Copilot:
             claims=claims,
             steps=tuple(draft.steps),
             gates=turn.gates,
+            options=likely,
             warnings=tuple(dict.fromkeys(warnings)),
             versions=self.versions,
         )
+
+    def _settled(self, draft: _Draft, turn: Turn) -> dict[str, float]:
+        """Where the turn is a reading that was taught: how likely it and its rivals are, which holds against the
+        wording of the question better than words written greedily do. Else empty."""
+        rivals = self.confidence.rivals(turn.text) if self.confidence and not draft.steps else ()
+        if len(rivals) < 2 or not hasattr(self.engine, "options"):
+            return {}
+        return self._likely(draft.box.roi, draft.question, rivals)
 
     @property
     def schemas(self) -> tuple[dict, ...]:

@@ -51,8 +51,8 @@ class Turn:
 class Engine(Protocol):
     """What the copilot needs of a model. history: how many earlier answers it may be shown before a question.
 
-    An engine may also have `turns` (several first turns at once) and `options` (given answers weighed), as
-    `TorchEngine` has; evaluation uses them where they are.
+    An engine may also have `turns` (several first turns at once), `options` (given answers weighed) and `likeness` (how
+    alike picture and answers are), as `TorchEngine` has; they are used where they are.
     """
 
     name: str
@@ -133,6 +133,21 @@ class TorchEngine:
             inputs = self.encode(messages, image, tools)
             with self._speaking(messages, inputs):
                 return weigh(self.model, inputs, ids, self.end_tokens)
+
+    def likeness(self, image: np.ndarray, options: Sequence[str]) -> np.ndarray:
+        """float64 (N,): cosine between the picture's mean image token and the mean embedding of each option's words.
+
+        Tells something where the connector was aligned with words, as mini's is (CLIP's rule, Radford et al. 2021, in
+        the language model's own space). Raises InputError as `options`.
+        """
+        ids = token_ids(self.processor.tokenizer, [f" {option}" for option in options])
+        with self._busy, torch.inference_mode():
+            picture = pooled_picture(
+                self.model, self.encode([{"role": "user", "content": [{"type": "image"}]}], image, ())
+            )
+            table = self.model.get_input_embeddings().weight
+            words = torch.stack([table[torch.tensor(one, device=table.device)].mean(0) for one in ids])
+            return torch.cosine_similarity(picture.double(), words.double()).cpu().numpy()
 
     def gates(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]) -> dict[str, float]:
         """Weight of each expert that a question about a picture gets; empty for a model without experts."""

@@ -128,7 +128,7 @@ class Mix(NamedTuple):
 def mix(pixels: torch.Tensor, chance: float, rng: np.random.Generator) -> tuple[torch.Tensor, Mix]:
     """With `chance` each picture (B, 3, H, W) is blended with another of the batch, or has a box of it put in.
 
-    Half of the mixtures are blends, half boxes; the share is uniform from a half to 1, so a picture stays mostly itself.
+    Half of the mixtures are blends, half boxes; a picture keeps between a half and all of itself.
     """
     order = rng.permutation(len(pixels))
     if rng.random() >= chance:

@@ -31,7 +31,7 @@ from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank
 from slidekick.rl.evaluation.questions import Question, to_grid
 
 BATCH = 16  # questions between two writes of the journal
-KEPT = 3  # how a journal keeps an answer; raise it when more is kept, so that older ones are asked again
+KEPT = 4  # how a journal keeps an answer; raise it when more is kept, so that older ones are asked again
 LEAST_PX = 10  # smaller pieces of a mask are specks, as in the segmentor's own instances
 
 
@@ -148,14 +148,14 @@ class Asker:
         return weights_hash(Path(folder)) if folder else ""
 
     def ask(self, asks: Sequence[Ask], title: str) -> list[dict]:
-        """What is said to each: {"answer", "probability", "complete", "tool", "logits", ...}.
+        """What is said to each: {"own_words", "probability", "complete", "tool", "logits", ...}.
 
-        answer: where options were weighed the likeliest of them, else what the model wrote. own_words: what it wrote,
-        options or not; likelihood: probability of that whole turn, None where tools were called and their results
-        answered.
+        own_words: what the model wrote; likelihood: probability of that whole turn, None where tools were called and
+        their results answered.
         calls: [{"tool", "argument", "result"}] in their order; empty too where a call was not carried out.
         replaced: whether what was measured stands in for the model's words.
-        logits: log-probability of each option as the whole turn, None where the engine cannot tell. boxes: of what
+        logits: log-probability of each option as the whole turn, likeness: its cosine with the picture; None where the
+        engine cannot tell. boxes: of what
         tools found, on the grid of 0–999, None where none was looked for. supported: share of its sentences.
         """
         keys = [one.key(self.model, self.tools) for one in asks]
@@ -172,6 +172,7 @@ class Asker:
     def _said(self, asks: Sequence[Ask]) -> list[dict]:
         rois = [one.roi() for one in asks]
         weighed = [self._weighed(one, roi) for one, roi in zip(asks, rois, strict=True)]
+        alike = [self._alike(one, roi) for one, roi in zip(asks, rois, strict=True)]
         rows: list[dict | None] = [_likely(one, logits) for one, logits in zip(asks, weighed, strict=True)]
         open_ = [i for i, row in enumerate(rows) if row is None]
         for i, turn in zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True):
@@ -182,10 +183,7 @@ class Asker:
                 rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
                 rows[i]["likelihood"] = round(turn.likelihood, 6)
                 rows[i]["supported"] = _supported(check_text(turn.text, (), ())[0]) if asks[i].tools else None
-        for row, one, logits in zip(rows, asks, weighed, strict=True):
-            if logits is not None:
-                row |= {"answer": one.options[int(np.argmax(logits))], "logits": logits}
-        return rows
+        return [row | {"logits": one, "likeness": two} for row, one, two in zip(rows, weighed, alike, strict=True)]
 
     def _weighed(self, ask: Ask, roi: Roi) -> list[float] | None:
         """Log-probability of each option as the whole turn; None where there is none or the model cannot tell."""
@@ -193,6 +191,12 @@ class Asker:
             return None
         logits = self.copilot.engine.options(_messages(ask.words), roi.pixels, self.copilot.schemas, ask.options)
         return [round(float(one), 5) for one in logits]
+
+    def _alike(self, ask: Ask, roi: Roi) -> list[float] | None:
+        """How alike the picture and each option are; None where there is none or the model cannot tell."""
+        if not ask.options or not hasattr(self.copilot.engine, "likeness"):
+            return None
+        return [round(float(one), 5) for one in self.copilot.engine.likeness(roi.pixels, ask.options)]
 
     def _turns(self, asked: Sequence[tuple[Ask, Roi]]) -> list:
         if not asked or not hasattr(self.copilot.engine, "turns"):
@@ -236,9 +240,9 @@ def _likely(ask: Ask, logits: list[float] | None) -> dict | None:
 
 
 def _row(words: str, probability: float, *, complete: bool = True, tool: bool = False, boxes=None) -> dict:
-    shown = {"answer": words, "own_words": words, "probability": round(float(probability), 5), "complete": complete}
+    shown = {"own_words": words, "probability": round(float(probability), 5), "complete": complete}
     shown |= {"tool": tool, "likelihood": None, "calls": [], "replaced": False}
-    return shown | {"logits": None, "boxes": boxes, "supported": None}
+    return shown | {"boxes": boxes, "supported": None}
 
 
 def _found_boxes(answer, roi: Roi) -> list[list[int]] | None:

@@ -120,9 +120,9 @@ def _classify(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str,
             found[name] = Measure(asked, lambda index, o=other: balanced(index, o))
             if name in ("linear_probe", "finetuned_head"):
                 found[f"minus_{name}"] = Measure(asked, lambda i, o=other: balanced(i, right) - balanced(i, o))
-    own = _column(rows, "own_words_right")
-    if len(asked) and not np.isnan(own[asked]).any():
-        found["own_words"] = Measure(asked, lambda index: balanced(index, own))
+    for name in ("own_words", "settled"):
+        if len(asked) and not np.isnan(own := _column(rows, f"{name}_right"))[asked].any():
+            found[name] = Measure(asked, lambda index, o=own: balanced(index, o))
     found["macro_f1_mean"] = Measure(asked, _over_sets(rows, sets, _f1), SLOW)
     found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
     found |= _grades(rows, asked, sets)

@@ -114,7 +114,7 @@ def evaluate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Resul
 
 
 def calibrate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Confidence:
-    """Temperature and threshold of a copilot's model on the plan's val split, at the plan's risk.
+    """Scales and thresholds of a copilot's model on the plan's val split, at the plan's risk.
 
     Raises InputError where the model cannot weigh answers, or the val split has no labelled picture.
     """
@@ -126,7 +126,10 @@ def calibrate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Conf
     rows = ask_rows(Asker(copilot, Journal(journal)), questions, "val", None)
     truth = [row["options"].index(row["truth"]) for row in rows]
     turns = [(row["likelihood"], bool(row["own_words_right"])) for row in rows if row["likelihood"] is not None]
-    return fit_confidence([row["logits"] for row in rows], truth, turns, plan.risk, copilot.weights)
+    alike = [row["likeness"] for row in rows] if all(row["likeness"] for row in rows) else None
+    readings = sorted({tuple(row["options"]) for row in rows if len(row["options"]) > 1})
+    logits = [row["logits"] for row in rows]
+    return fit_confidence(logits, truth, turns, plan.risk, copilot.weights, alike, readings)
 
 
 def _questions(plan: Plan) -> tuple[list[Question], list[Item], list[Item]]:
@@ -174,17 +177,18 @@ def ask_rows(
 
 def row_of(question: Question, said: dict, split: str, change: str, confidence: Confidence | None) -> dict:
     """One row of samples.jsonl: the question, the answer as said and as read, and what it is worth."""
-    read = parse(question.kind, said["answer"], question.options)
+    table = None
+    if said["logits"] is not None:
+        scale = confidence or Confidence()
+        table = [round(float(p), 6) for p in scale.probabilities(said["logits"], said["likeness"])]
+    answer = said["own_words"] if table is None else question.options[table.index(max(table))]
+    read = parse(question.kind, answer, question.options)
     if question.kind == "boxes" and said["boxes"] is not None:
         read = [tuple(box) for box in said["boxes"]]
     score = _score(question, read)
     own = parse(question.kind, said["own_words"], question.options)
-    table = None
-    if said["logits"] is not None:
-        table = [round(float(p), 6) for p in (confidence or Confidence()).probabilities(said["logits"])]
-        sure = max(table)
-    else:
-        sure = said["probability"]
+    # Said to the open question: a label that was taught gives way to the likeliest of its rivals.
+    settled = read if own in question.options else own
     picture = question.picture
     return {
         "id": question.id,
@@ -199,18 +203,20 @@ def row_of(question: Question, said: dict, split: str, change: str, confidence: 
         "truth": question.truth,
         "picture": picture.name if isinstance(picture, Path) else None,
         "picture_sha256": digest(picture) if picture is not None else None,
-        "answer": said["answer"],
+        "answer": answer,
         "said": read,
         "right": float(score == 1),
         "own_words": said["own_words"],
         "own_words_right": float(own == question.truth) if table else None,
+        "settled_right": float(settled == question.truth) if table else None,
         "score": score,
         "rouge_l": scores.rouge_l(read, question.truth) if question.family == "report" else None,
         "supported": said["supported"],
-        "confidence": sure,
+        "confidence": max(table) if table else said["probability"],
         "likelihood": said.get("likelihood"),
         "probabilities": table,
         "logits": said["logits"],
+        "likeness": said["likeness"],
         "tool": said["tool"],
         "calls": said["calls"],
         "replaced": said["replaced"],

@@ -14,7 +14,19 @@ from slidekick.rl.instructions.turns import Exchange, Instruction, conversation,
 from slidekick.rl.instructions.wording import GENERAL, taught
 
 # Of what the whole picture is. Whether something is in it is another question, which the tools answer.
-YES_NO = ("Is this {}?", "Would you call this {}?", "Is {} what this is?", "Is it {}, yes or no?")
+YES_NO = (
+    "Is this {}?",
+    "Would you call this {}?",
+    "Is it {}, yes or no?",
+    "This is {}, right?",
+    "Can this be called {}?",
+    "Does this count as {}?",
+    "Would you diagnose {}?",
+    "Is {} the diagnosis?",
+    "Is the right name {}?",
+    "{}: is that right?",
+    "Should I call this {}?",
+)
 OPTIONS = ("Which is it: {}?", "Choose one: {}.", "Which of these is it: {}?", "One of these: {}.")
 MOST = 4  # options offered: a list costs more than the rest of the question
 NEAREST, SAME_SET = 0.6, 0.85  # wrong answers: the most alike of the set's labels; any of them; of another set

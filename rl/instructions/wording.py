@@ -51,7 +51,19 @@ NOUNS = {
     "prostate_gleason": "Gleason pattern",
     "wbc_zheng": "white blood cell",
 }
-WAYS = ("Name the {}.", "What {} is this?", "Which {} do you see?", "Tell me the {}.", "What {} is shown here?")
+WAYS = (
+    "Name the {}.",
+    "What {} is this?",
+    "Which {} do you see?",
+    "Tell me the {}.",
+    "What {} is shown here?",
+    "Which {} is it?",
+    "What is the {}?",
+    "Say which {} this is.",
+    "Give the {}.",
+    "The {}, please.",
+    "Determine the {}.",
+)
 UNTAUGHT_WAYS = ("Identify the {}.", "Which {} would you say this is?")
 GENERAL = (
     "What does this picture show?",
@@ -59,14 +71,40 @@ GENERAL = (
     "What do you see?",
     "What is shown here?",
     "Name what you see.",
+    "What is your impression?",
+    "Give me your reading.",
+    "What do we have here?",
+    "Say what this is.",
+    "What am I seeing?",
+    "Tell me what this is.",
+    "Put a name to this.",
+    "What could this be?",
+    "Give it a name.",
+    "What is the finding?",
+    "What can you see here?",
 )
 ORGAN = (
     "Which organ is this?",
     "Where in the body is this tissue from?",
     "What organ is it?",
     "From which organ is this tissue?",
+    "What organ is shown?",
+    "Name the organ.",
+    "Tell me the organ.",
+    "What part of the body is it?",
+    "Which tissue is this from?",
 )
-STAIN = ("Which stain is this?", "How is this stained?", "What stain was used?", "Name the stain.")
+STAIN = (
+    "Which stain is this?",
+    "How is this stained?",
+    "What stain was used?",
+    "Name the stain.",
+    "Tell me the stain.",
+    "What is the stain?",
+    "What colouring was applied?",
+    "In which stain is it?",
+    "With what was it stained?",
+)
 
 
 def question_for(item: Item) -> str:

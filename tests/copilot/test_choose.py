@@ -9,11 +9,15 @@ import pytest
 
 from slidekick.copilot.answer import MAX_OPTIONS, Answer
 from slidekick.copilot.confidence import NEVER, Confidence
-from slidekick.copilot.copilot import UNSURE, Copilot
-from slidekick.copilot.engine import TorchEngine
+from slidekick.copilot.copilot import READING, UNSURE, Copilot
+from slidekick.copilot.engine import TorchEngine, Turn
 from slidekick.data.errors import InputError
 
 OPTIONS = ("gland", "tumour", "normal colon")
+
+
+def asked(words):
+    return [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": words}]}]
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +46,37 @@ def test_the_fitted_temperature_and_threshold_are_used(engine, roi):
     np.testing.assert_allclose(list(cooled.options.values()), expected, atol=0.01)
     assert UNSURE.format(0.1) in cooled.warnings
     assert not any("unsure" in warning for warning in plain.warnings)
+
+
+def test_what_the_picture_is_alike_counts_where_that_was_fitted(engine, roi):
+    alike = engine.likeness(roi.pixels, OPTIONS)
+    assert alike.shape == (3,)
+    assert (np.abs(alike) <= 1).all()
+    fitted = Confidence(temperature=20.0, likeness=10.0)
+    copilot = Copilot(engine, None, confidence=fitted)
+    answer = copilot.choose(roi, "Which is it?", OPTIONS)
+    logits = engine.options(asked("Which is it?"), roi.pixels, copilot.schemas, OPTIONS)
+    np.testing.assert_allclose(list(answer.options.values()), fitted.probabilities(logits, alike), atol=1e-4)
+    blind = Copilot(engine, None, confidence=Confidence(temperature=1e9, likeness=100.0))
+    for words in ("Which is it?", "Name what is shown here."):
+        assert blind.choose(roi, words, OPTIONS).text == OPTIONS[int(alike.argmax())]
+
+
+def test_an_open_answer_that_was_taught_gives_way_to_the_likeliest_of_its_rivals(engine, roi):
+    class Saying(TorchEngine):
+        def turn(self, messages, image, tools, *, calls=True):
+            yield self.says
+            yield Turn(self.says, 0.9, likelihood=0.9)
+
+    saying = Saying(engine.model, engine.processor)
+    copilot = Copilot(saying, None, confidence=Confidence(threshold=NEVER, risk=0.1, readings=(OPTIONS,)))
+    saying.says = "gland"
+    open_, chosen = copilot.ask(roi, "What is this?"), copilot.choose(roi, "What is this?", OPTIONS)
+    assert (open_.text, open_.options, open_.confidence) == (chosen.text, chosen.options, chosen.confidence)
+    assert {READING, UNSURE.format(0.1)} <= set(open_.warnings)
+    saying.says = "a text that was never taught"
+    other = copilot.ask(roi, "What is this?")
+    assert (other.text, other.options) == (saying.says, {})
 
 
 def test_the_order_of_options_does_not_matter(engine, roi):

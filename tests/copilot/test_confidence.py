@@ -14,7 +14,7 @@ from slidekick.copilot.confidence import (
     Confidence,
     choose_threshold,
     fit_confidence,
-    fit_temperature,
+    fit_scale,
     load_confidence,
     most_wrong,
     softmax,
@@ -31,12 +31,37 @@ def drawn(temperature: float, n: int = 4000):
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
 def test_the_temperature_that_made_the_truth_is_found(temperature):
-    assert fit_temperature(*drawn(temperature)) == pytest.approx(temperature, rel=0.1)
+    assert fit_scale(*drawn(temperature)) == (pytest.approx(temperature, rel=0.1), 0)
+
+
+def test_the_weight_of_the_likeness_that_made_the_truth_is_found():
+    rng = np.random.default_rng(0)
+    logits = rng.normal(0, 3, (6000, 4))
+    alike = rng.normal(0, 0.1, (6000, 4))
+    for weight in (0.0, 20.0):
+        made = Confidence(2.0, likeness=weight)
+        truth = [rng.choice(4, p=made.probabilities(*both)) for both in zip(logits, alike, strict=True)]
+        temperature, found = fit_scale(logits, truth, alike)
+        assert temperature == pytest.approx(2.0, rel=0.15)
+        assert found == pytest.approx(weight, rel=0.15, abs=0.6)
+
+
+def test_without_a_weight_the_likeness_changes_nothing():
+    table = Confidence(2.0).probabilities([0.0, -3.0])
+    np.testing.assert_array_equal(Confidence(2.0).probabilities([0.0, -3.0], [0.1, 0.9]), table)
+    assert Confidence(2.0, likeness=10).probabilities([0.0, -3.0], [0.1, 0.9])[1] > 0.5
+
+
+def test_rivals_are_what_excludes_a_reading_and_of_several_questions_all():
+    known = Confidence(readings=(("gland", "stroma"), ("fat", "gland")))
+    assert known.rivals("gland") == ("gland", "stroma", "fat")
+    assert known.rivals("fat") == ("fat", "gland")
+    assert known.rivals("There are 3 glands.") == ()
 
 
 def test_no_items_are_no_fit():
     with pytest.raises(ValueError, match="no items"):
-        fit_temperature([], [])
+        fit_scale([], [])
 
 
 @given(st.lists(st.floats(-50, 0), min_size=1, max_size=6), st.floats(0.1, 10))
@@ -93,7 +118,9 @@ def test_turns_are_told_as_likely_as_they_were_right(temperature):
 
 
 def test_what_is_saved_is_read_for_the_same_weights_only(tmp_path):
-    saved = fit_confidence(*drawn(2.0, 200), [(0.7, True), (0.2, False)], 0.1, "abc")
+    logits, truth = drawn(2.0, 200)
+    alike, turns = [[0.0] * len(row) for row in logits], [(0.7, True), (0.2, False)]
+    saved = fit_confidence(logits, truth, turns, 0.1, "abc", alike, [("gland", "stroma")])
     assert load_confidence(tmp_path, "abc") is None
     saved.save(tmp_path)
     assert load_confidence(tmp_path, "abc") == saved
@@ -101,7 +128,8 @@ def test_what_is_saved_is_read_for_the_same_weights_only(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"schema": "other"}', '{"schema": "slidekick.confidence/1", "x": 1}',
-                                     '{"schema": "slidekick.confidence/1", "temperature": 0}'])  # fmt: skip
+                                     '{"schema": "slidekick.confidence/1", "temperature": 0}',
+                                     '{"schema": "slidekick.confidence/1", "readings": 3}'])  # fmt: skip
 def test_a_broken_file_is_told_in_one_line(tmp_path, content):
     (tmp_path / FILE).write_text(content)
     with pytest.raises(InputError, match=FILE) as told:

@@ -30,7 +30,7 @@ def test_a_finished_run_is_not_asked_again(fake, pictures, tmp_path):
     again = fake(lambda *_: "b")
     assert Asker(again, Journal(file)).ask(asks, "") == said
     assert again.engine.asked == []
-    assert [row["answer"] for row in said] == ["a"] * 3
+    assert [row["own_words"] for row in said] == ["a"] * 3
 
 
 def test_a_break_costs_what_was_under_way_only(fake, pictures, tmp_path, monkeypatch):
@@ -47,7 +47,7 @@ def test_a_break_costs_what_was_under_way_only(fake, pictures, tmp_path, monkeyp
         Asker(fake(breaks), Journal(file)).ask(asks, "")
     goes_on = fake(lambda *_: "c")
     said = Asker(goes_on, Journal(file)).ask(asks, "")
-    assert [row["answer"] for row in said] == ["a", "a", "c"]
+    assert [row["own_words"] for row in said] == ["a", "a", "c"]
 
 
 def test_a_line_cut_short_is_dropped_and_the_file_goes_on(fake, pictures, tmp_path):
@@ -87,27 +87,28 @@ def test_a_picture_in_bytes_is_the_file_s(pictures):
     assert np.array_equal(ask.roi().pixels, same.roi().pixels)
 
 
-def test_the_likelier_option_is_the_answer_and_own_words_stand_beside_it(fake, pictures):
+def test_options_are_weighed_and_own_words_stand_beside_them(fake, pictures):
     asks = [Ask("What?", pictures[0], options=("a", "b"))]
     sure, unsure = fake(lambda *_: "a", 0.9), fake(lambda *_: "a", 0.4)
     for copilot, written in ((sure, 0), (unsure, 1)):
         (row,) = Asker(copilot).ask(asks, "")
-        assert row["answer"] == row["own_words"] == "a"
+        assert row["own_words"] == "a"
         assert copilot.engine.written == written, "what is likelier than one half need not be written"
         assert len(row["logits"]) == 2
     mixed = fake(lambda *_: "neither")
     mixed.engine.options = lambda *_: np.log([0.1, 0.3])
     (row,) = Asker(mixed).ask(asks, "")
-    assert (row["answer"], row["own_words"]) == ("b", "neither")
+    assert (row["own_words"], row["likeness"]) == ("neither", None)
+    np.testing.assert_allclose(row["logits"], np.log([0.1, 0.3]), atol=1e-5)
 
 
 def test_a_call_is_carried_out_only_where_tools_are_wanted(fake, pictures):
     copilot = fake(lambda *_: '<tool_call>\n{"name": "count", "arguments": {"concept": "x"}}\n</tool_call>')
     copilot.ask = lambda roi, words, **_: fake(lambda *_: "There are 3.").ask(roi, words)
     with_tools, without = Asker(copilot).ask([Ask("How many?", pictures[0], tools=t) for t in (True, False)], "")
-    assert with_tools["answer"] == "There are 3."
+    assert with_tools["own_words"] == "There are 3."
     assert without["tool"]
-    assert without["answer"].startswith("<tool_call>")
+    assert without["own_words"].startswith("<tool_call>")
 
 
 def test_a_number_that_nobody_measured_is_not_supported(fake, pictures):
@@ -120,7 +121,7 @@ def test_an_engine_without_batches_is_asked_one_by_one(fake, pictures):
     copilot = fake(lambda words, pixels: f"{pixels.mean():.0f}")
     copilot.engine = SimpleNamespace(name="plain", say=copilot.engine.say)
     said = Asker(copilot).ask([Ask("What?", path, options=("a",)) for path in pictures], "")
-    assert [row["answer"] for row in said] == ["10", "60", "120"]
+    assert [row["own_words"] for row in said] == ["10", "60", "120"]
     assert all(row["logits"] is None for row in said)
 
 
@@ -133,4 +134,4 @@ def test_the_journal_is_lines_of_json(fake, pictures, tmp_path):
     file = tmp_path / "answers.jsonl"
     Asker(fake(lambda *_: "ä\nb"), Journal(file)).ask([Ask("What?", pictures[0])], "")
     (line,) = file.read_text(encoding="utf-8").splitlines()
-    assert json.loads(line)["answer"] == "ä\nb"
+    assert json.loads(line)["own_words"] == "ä\nb"

@@ -56,6 +56,22 @@ def test_words_that_name_no_label_or_two_are_worth_nothing_by_themselves(fake, p
         assert metrics["coverage"] == 0
 
 
+def test_likeness_decides_where_that_was_fitted_and_settles_open_answers(fake, colours, plan):
+    def alike(pixels, options):
+        told = colours.engine.say(" ".join(options), pixels)
+        return np.array([float(option == told) for option in options])
+
+    copilot = fake(lambda words, pixels: "healthy gland" if "gland" in words else "glioma", 0.6)
+    copilot.engine.likeness = alike
+    blind = evaluate(copilot, plan)
+    assert all(row["likeness"] for row in blind.rows if row["change"] == "none")
+    copilot.confidence = Confidence(likeness=10.0)
+    metrics = evaluate(copilot, plan).summary["metrics"]
+    assert blind.summary["metrics"]["balanced_accuracy_mean"] < metrics["balanced_accuracy_mean"] == 1
+    assert metrics["own_words"] == blind.summary["metrics"]["balanced_accuracy_mean"]
+    assert metrics["settled"] == 1, "each said a label of its set"
+
+
 def test_asked_without_pictures_nothing_can_be_seen(colours, plan):
     result = evaluate(colours, replace(plan, text_only=True))
     assert result.summary["without_picture"] == len(result.rows) == 2
@@ -109,7 +125,7 @@ def test_nothing_to_ask_is_told(colours, labelled):
             evaluate(colours, Plan(family, labelled, sets=("loose",)))
 
 
-def test_confidence_is_fitted_on_val(labelled, fake, tmp_path, monkeypatch):
+def test_confidence_is_fitted_on_val(labelled, fake, colours, tmp_path, monkeypatch):
     folder = tmp_path / "sets"
     shutil.copytree(labelled, folder)
     for file in folder.glob("*/items.jsonl"):
@@ -120,6 +136,13 @@ def test_confidence_is_fitted_on_val(labelled, fake, tmp_path, monkeypatch):
     assert always.weights == "w1"
     assert always.n == 10
     assert always.temperature > 2, "sure and often wrong"
+    assert always.likeness == 0, "the engine tells none"
+    assert "glioma" in always.rivals("necrosis")
+    seeing = fake(lambda words, _: "healthy gland" if "gland" in words else "glioma")
+    seeing.engine.likeness = lambda pixels, options: [
+        float(option == colours.engine.say(" ".join(options), pixels)) for option in options
+    ]
+    assert calibrate(seeing, Plan("classify", folder)).likeness > 1, "it is right where words are not"
     plain = fake(str)
     plain.engine = SimpleNamespace(name="server")
     with pytest.raises(InputError, match="server"):
