@@ -108,17 +108,16 @@ class TorchEngine:
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
     def turns(self, asked: Sequence[tuple[Sequence[dict], np.ndarray]], tools: Sequence[dict]) -> list[Turn]:
-        """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed.
-
-        With experts one after the other, since each question weighs them anew.
-        """
-        if self.experts is not None:
-            return [list(self.turn(messages, image, tools))[-1] for messages, image in asked]
+        """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed."""
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
             grammars = [self._grammar(tools).processor(words=self._words(messages)) for messages, _ in asked]
-            written = write(self, prompts, grammars, self.max_new_tokens)
-        return [Turn(text, mean, whole, likelihood=product) for text, mean, product, whole in written]
+            gates = [self._routed(messages, dict(one)) for (messages, _), one in zip(asked, prompts, strict=True)]
+            written = write(self, prompts, grammars, self.max_new_tokens, gates)
+        return [
+            Turn(text, mean, whole, self._told(weights), product)
+            for (text, mean, product, whole), weights in zip(written, gates, strict=True)
+        ]
 
     def options(
         self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], options: Sequence[str]
@@ -180,14 +179,25 @@ class TorchEngine:
     @contextmanager
     def _speaking(self, messages: Sequence[dict], inputs) -> Iterator[dict[str, float]]:
         """Within it the model speaks with the experts that picture and question ask for; gives their weights."""
-        if self.experts is None:
+        gates = self._routed(messages, inputs)
+        if gates is None:
             yield {}
             return
-        with torch.inference_mode():
-            picture = pooled_picture(self.model, inputs)
-            gates, _ = self.experts.route(picture, self.pooled_question(messages))
         with self.experts.speaking(gates):
-            yield {name: round(float(g), 4) for name, g in zip(self.experts.plan.names, gates[0], strict=True) if g > 0}
+            yield self._told(gates)
+
+    def _routed(self, messages: Sequence[dict], inputs) -> torch.Tensor | None:
+        """The experts' weights (1, K) for a prompt, whose inputs change as `picture_means` tells; None without any."""
+        if self.experts is None:
+            return None
+        with torch.inference_mode():
+            return self.experts.route(pooled_picture(self.model, inputs), self.pooled_question(messages))[0]
+
+    def _told(self, gates: torch.Tensor | None) -> dict[str, float]:
+        """Weights (1, K) of the experts that speak, by name."""
+        if gates is None:
+            return {}
+        return {name: round(float(g), 4) for name, g in zip(self.experts.plan.names, gates[0], strict=True) if g > 0}
 
     def pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
         """(1, D): what the router reads of the last question; zeros where nothing was asked."""

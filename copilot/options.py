@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -53,10 +54,13 @@ def _behind(model, inputs, prompt, texts: Sequence[Sequence[int]], ends: list[in
     return of_text + last[:, ends].amax(1)
 
 
-def write(engine, prompts: Sequence, grammars: Sequence, budget: int) -> list[tuple[str, float, float, bool]]:
+def write(
+    engine, prompts: Sequence, grammars: Sequence, budget: int, gates: Sequence[torch.Tensor | None]
+) -> list[tuple[str, float, float, bool]]:
     """(text, mean probability of its tokens, their product, complete) of one turn a prompt, decoded greedily together.
 
-    engine: a `TorchEngine`; prompts: what its `encode` gives; grammars: a fresh `TurnProcessor` each; budget: tokens.
+    engine: a `TorchEngine`; prompts: what its `encode` gives; grammars: a fresh `TurnProcessor` each; budget: tokens;
+    gates: each prompt's weights (1, K) of the engine's experts, None where it has none.
     """
     alike: dict[tuple, list[int]] = defaultdict(list)
     for index, inputs in enumerate(prompts):
@@ -66,7 +70,9 @@ def write(engine, prompts: Sequence, grammars: Sequence, budget: int) -> list[tu
         for start in range(0, len(members), AT_ONCE):
             chosen = members[start : start + AT_ONCE]
             stacked = {name: torch.cat([prompts[i][name] for i in chosen]) for name in prompts[chosen[0]]}
-            written = _decode(engine, stacked, _Rows([grammars[i] for i in chosen], engine.end_tokens), budget)
+            rows = _Rows([grammars[i] for i in chosen], engine.end_tokens)
+            with engine.experts.speaking(torch.cat([gates[i] for i in chosen])) if engine.experts else nullcontext():
+                written = _decode(engine, stacked, rows, budget)
             turns.update(zip(chosen, written, strict=True))
     return [turns[index] for index in range(len(prompts))]
 

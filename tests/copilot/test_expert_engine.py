@@ -75,8 +75,13 @@ def test_the_router_reads_the_last_question(engine):
 
 def test_turns_and_options_speak_with_the_experts_too(engine):
     asked = [(ask("How many nuclei?"), IMAGE), (ask("upper left, covering the picture"), IMAGE)]
+    asked.append((ask("nuclei? How many"), IMAGE[::-1].copy()))  # as long as the first, so they are decoded together
+    asked.append(asked[0])
     several = engine.turns(asked, tool_schemas())
-    assert several == [list(engine.turn(messages, image, tool_schemas()))[-1] for messages, image in asked]
+    alone = [list(engine.turn(messages, image, tool_schemas()))[-1] for messages, image in asked]
+    assert [(one.text, one.gates) for one in several] == [(one.text, one.gates) for one in alone]
+    for name in ("probability", "likelihood"):
+        assert [getattr(one, name) for one in several] == pytest.approx([getattr(one, name) for one in alone], rel=1e-4)
     options = ["a gland", "212 nuclei"]
     heard = engine.options(*asked[0], tool_schemas(), options)
     silent = TorchEngine(engine.model, engine.processor).options(*asked[0], tool_schemas(), options)
