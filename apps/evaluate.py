@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from slidekick.apps.loading import add_model, load_copilot, silence, tell
-from slidekick.data.allocation import keep_freed_memory
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
 
@@ -96,7 +95,6 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print, and write where asked."""
     if args.what == "compare":
         return _compare(args)
-    keep_freed_memory()
     args.data = args.items or args.data
     if args.what == "experts":
         return _experts(args)

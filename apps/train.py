@@ -15,7 +15,6 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from slidekick.data.allocation import keep_freed_memory
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable
 
@@ -88,7 +87,6 @@ def run(args: argparse.Namespace) -> int:
     check_writable(args.out)
     if not args.resume and args.out.is_dir() and any(args.out.iterdir()):
         raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
-    keep_freed_memory()
     with contextlib.redirect_stdout(sys.stderr):  # trainers print what they log
         made = train(args.config, args.data, args.out, args.resume)
     summary = {"schema": SCHEMA, "what": args.what, "config": str(args.config), "out": str(args.out), **made}

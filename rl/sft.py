@@ -25,7 +25,7 @@ from trl import SFTConfig, SFTTrainer
 from slidekick.copilot.base import IMAGE_SIDE, PATCH
 from slidekick.copilot.mini import TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
-from slidekick.data.allocation import keep_freed_memory
+from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError, SlidekickError
 from slidekick.data.files import write_atomic
@@ -97,7 +97,8 @@ def _prepared(config: dict, items: Sequence[Item], out: Path) -> tuple[PeftModel
     if not (out / TOWER).exists() and "start" in config:
         write_atomic(out / TOWER, (Path(config["start"]) / TOWER).read_bytes())
     elif not (out / TOWER).exists():
-        train_tower(items, config["tower"], out / TOWER)
+        with freed_memory_kept():
+            train_tower(items, config["tower"], out / TOWER)
     model, processor = load_base(out / TOWER)
     maps = cached_maps(model, items, config["views"], out / "maps.npy")
     if "start" in config:
@@ -349,8 +350,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
             raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
-        keep_freed_memory()
-        train_sft(args.config, args.data, args.out, args.resume)
+            train_sft(args.config, args.data, args.out, args.resume)
     except SlidekickError as error:
         print(f"slidekick: {error}", file=sys.stderr)
         return 2
