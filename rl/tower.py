@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 import timm
 import torch
 from torch import nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from tqdm import tqdm
 
@@ -34,6 +36,33 @@ def new_tower() -> nn.Module:
     tower = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0)
     tower.load_state_dict({name: t for name, t in imagenet_state().items() if not name.startswith("classifier.")})
     return tower
+
+
+def folded(tower: nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """`tower` in eval mode, each batch normalisation computed into the weights of the convolution before it.
+
+    Same outputs and same gradients of all of `tower`'s parameters, without its passes over every map, a sixth of a
+    step.
+    """
+    bare, pairs, conv = deepcopy(tower), [], ""
+    for name, module in tower.named_modules():
+        if isinstance(module, nn.Conv2d):
+            conv = name
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs.append((tower.get_submodule(conv), conv, module))
+            bare.get_submodule(conv).bias = nn.Parameter(torch.zeros_like(module.bias))
+            bare.set_submodule(name, module.act)  # timm's normalisation holds the activation after it
+
+    def forward(pixels: torch.Tensor) -> torch.Tensor:
+        weights = {}
+        for module, name, norm in pairs:
+            scale = norm.weight * torch.rsqrt(norm.running_var + norm.eps)
+            scaled = module.weight * scale[:, None, None, None]
+            weights[f"{name}.weight"] = scaled.contiguous(memory_format=torch.channels_last)
+            weights[f"{name}.bias"] = norm.bias - norm.running_mean * scale
+        return functional_call(bare, weights, (pixels,))
+
+    return forward
 
 
 def heads_of(items: Sequence[Item]) -> dict[str, list[str]]:
@@ -84,7 +113,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
         optimizer, [plan["learning_rate"], plan["learning_rate"] * 5], total_steps=plan["steps"], pct_start=0.1
     )
     average = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
-    tower.eval()  # batch statistics stay ImageNet's; the weights still learn
+    see = folded(tower.eval())  # batch statistics stay ImageNet's; the weights still learn
     draw = _balanced(items, rng)
 
     def drawn() -> tuple[list[Item], torch.Tensor, Mix]:
@@ -99,7 +128,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
     for step in bar:
         batch, pixels, mixed = coming.result()
         coming = reader.submit(drawn)
-        pooled = tower(pixels.contiguous(memory_format=torch.channels_last))
+        pooled = see(pixels.contiguous(memory_format=torch.channels_last))
         loss = mixed.share * _loss(pooled, batch, heads, answers, plan)
         if mixed.share < 1:
             others = [batch[i] for i in mixed.partner]

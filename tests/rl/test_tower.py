@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 import slidekick.rl.tower
 from slidekick.data.items import Item
 from slidekick.rl.sft import IMAGE_SIDE
-from slidekick.rl.tower import augment, features, heads_of, shrink, train_tower
+from slidekick.rl.tower import augment, features, folded, heads_of, mix, new_tower, shrink, train_tower
 
 PLAN = {"seed": 7, "steps": 2, "batch": 3, "learning_rate": 1e-3, "label_smoothing": 0.1, "ema": 0.9}
 
@@ -65,6 +65,40 @@ def test_a_set_name_with_a_dot_or_a_modules_name_is_a_head_like_any_other(no_dow
     assert (tmp_path / "tower.safetensors").exists()
 
 
+def test_a_folded_tower_sees_and_learns_as_the_tower_itself(no_download):
+    tower = new_tower().double().eval()
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+    pixels = torch.rand(2, 3, 64, 64, dtype=torch.double)
+    seen, gradients = [], []
+    for see in (tower, folded(tower)):
+        tower.zero_grad()
+        seen.append(see(pixels))
+        seen[-1].square().sum().backward()
+        gradients.append([parameter.grad for parameter in tower.parameters()])
+    torch.testing.assert_close(*seen)
+    for plain, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(other, plain)
+    with torch.no_grad():
+        tower.bn1.bias += 1
+    assert not torch.allclose(folded(tower)(pixels), seen[1])
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.5, 1.0]))
+def test_a_mixture_says_how_much_of_each_picture_is_its_own(seed, chance):
+    pixels = torch.arange(4.0)[:, None, None, None].expand(4, 3, 16, 16)  # each picture is its number
+    mixed, how = mix(pixels, chance, np.random.default_rng(seed))
+    assert 0.5 <= how.share <= 1
+    wanted = how.share * torch.arange(4.0) + (1 - how.share) * torch.tensor(how.partner, dtype=torch.float)
+    torch.testing.assert_close(mixed.mean((1, 2, 3)), wanted)
+    if chance == 0:
+        assert torch.equal(mixed, pixels)
+    assert torch.equal(pixels[:, 0, 0, 0], torch.arange(4.0)), "what was given stays as it is"
+
+
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 300), st.integers(1, 300), st.integers(0, 2**32 - 1))
 def test_views_of_any_picture_have_the_towers_size(height, width, seed):
@@ -74,7 +108,7 @@ def test_views_of_any_picture_have_the_towers_size(height, width, seed):
 
 
 def test_features_do_not_hang_on_the_batch(random_tower, no_download):
-    tower = slidekick.rl.tower.new_tower().eval()
+    tower = new_tower().eval()
     pictures = list(np.random.default_rng(0).integers(0, 256, (3, IMAGE_SIDE, IMAGE_SIDE, 3), np.uint8))
     maps = features(tower, pictures, batch=2)
     assert (maps.shape, maps.dtype) == ((3, 36, 1280), np.float16)
