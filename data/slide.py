@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.readers.header import Header
 
 READ_LIMIT_PX = 50_000_000  # in one read: 150 MB of RGB, about the memory that a few copies of it can stand
 MOST_ENLARGED = 4  # times: a 10x scan may be shown to a model made for 40x; beyond that it is invention
@@ -67,19 +68,27 @@ class Level:
 class Slide:
     """An open slide or picture. Made by `open_slide`; a context manager.
 
-    source: the file's name without its folder. vendor: the scanner's format, or the picture's ("png").
+    source: the file's name without its folder. header: what the file tells of itself. levels: largest first.
     mpp: (x, y) µm per level-0 pixel, or None where neither the file nor the caller states it.
-    objective_power: as the file states it, or None. levels: largest first.
     """
 
     def __init__(self, reader, source: str, mpp: tuple[float, float] | None) -> None:
         self._reader = reader
         self.source = source
-        self.vendor: str = reader.vendor
+        self.header: Header = reader.header
         self.mpp = mpp
-        self.objective_power: float | None = reader.objective_power
-        width, height = reader.levels[0]
-        self.levels = [Level(w, h, (width / w + height / h) / 2) for w, h in reader.levels]
+        width, height = self.header.levels[0]
+        self.levels = [Level(w, h, (width / w + height / h) / 2) for w, h in self.header.levels]
+
+    @property
+    def vendor(self) -> str:
+        """The scanner's format ("aperio"), or the picture's ("png")."""
+        return self.header.vendor
+
+    @property
+    def objective_power(self) -> float | None:
+        """As the file states it, or None."""
+        return self.header.objective_power
 
     @property
     def dimensions(self) -> tuple[int, int]:
@@ -172,6 +181,7 @@ class Slide:
 def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None = None) -> Slide:
     """Open a slide or picture. `mpp` states the scale of level 0 (µm per pixel), over what the file says.
 
+    A folder is opened where it holds one DICOM series.
     Raises InputError, one line with the mend, for what is missing, not a file, empty, unreadable or damaged.
     """
     from slidekick.data.readers import open_best
@@ -181,9 +191,10 @@ def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None 
     if mpp is not None:
         pair = mpp if isinstance(mpp, tuple) else (mpp, mpp)
         stated = (checked_mpp(pair[0]), checked_mpp(pair[1]))
-    _check_file(path)
-    reader = open_best(path)
-    return Slide(reader, path.name, stated or reader.mpp)
+    file = _file_of(path)
+    _check_file(file)
+    reader = open_best(file)
+    return Slide(reader, path.name, stated or reader.header.mpp)
 
 
 def read_roi(path: str | os.PathLike, region: tuple[int, int, int, int] | None = None, mpp: float | None = None) -> Roi:
@@ -211,10 +222,23 @@ def checked_mpp(mpp: float) -> float:
     return value
 
 
+def _file_of(path: Path) -> Path:
+    """The file to open: of a folder with a DICOM series its largest level, else `path` itself."""
+    try:
+        if not path.is_dir():
+            return path
+        from slidekick.data.readers.dicom import level_in
+
+        found = level_in(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({(error.strerror or 'error').lower()}); check its rights") from error
+    if found is None:
+        raise InputError(f"{path}: is a folder; give one picture or slide file, or a folder of one DICOM slide")
+    return found
+
+
 def _check_file(path: Path) -> None:
     try:
-        if path.is_dir():
-            raise InputError(f"{path}: is a folder; give one picture or slide file")
         if not path.exists():
             raise InputError(f"{path}: no such file; check the path")
         if not path.is_file():

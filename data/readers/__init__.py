@@ -14,18 +14,16 @@ from typing import Protocol
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.readers.header import Header
 
-READERS = ("openslide", "pillow")
+READERS = ("tiff", "openslide", "dicom", "pillow")
 FORMATS = "PNG, JPEG, TIFF, SVS, NDPI, MRXS, SCN, DICOM"  # for messages; the readers decide by content
 
 
 class Reader(Protocol):
-    """An open file. levels: (width, height) of each, largest first. mpp: (x, y) of level 0 or None."""
+    """An open file."""
 
-    vendor: str
-    levels: list[tuple[int, int]]
-    mpp: tuple[float, float] | None
-    objective_power: float | None
+    header: Header
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """uint8 (height, width, 3) RGB; x, y, width and height in pixels of `level`, inside it."""
@@ -35,9 +33,17 @@ class Reader(Protocol):
 
 
 def open_best(path: Path) -> Reader:
-    """Open `path` with the reader that supports it best. Raises InputError where none can, or for damage."""
+    """Open `path` with the reader that supports it best, or the next where that one refuses it after all.
+
+    Raises InputError where none can, with what the best one said.
+    """
     modules = [import_module(f"{__name__}.{name}") for name in READERS]
-    score, best = max(((module.support(path), module) for module in modules), key=lambda pair: pair[0])
-    if score <= 0:
-        raise InputError(f"{path}: the content is no picture or slide known here; give one of {FORMATS}")
-    return best.open_file(path)
+    scores = sorted(((module.support(path), -number) for number, module in enumerate(modules)), reverse=True)
+    first = None
+    for score, number in scores:
+        if score > 0:
+            try:
+                return modules[-number].open_file(path)
+            except InputError as error:
+                first = first or error
+    raise first or InputError(f"{path}: the content is no picture or slide known here; give one of {FORMATS}")

@@ -12,11 +12,9 @@ import openslide
 from PIL import Image
 
 from slidekick.data.errors import InputError
+from slidekick.data.readers.header import Header, plausible
 
-PLAUSIBLE_MPP = (
-    0.01,
-    100.0,
-)  # µm per pixel; outside it a resolution tag speaks of print, not of a microscope
+LABELS = ("label", "macro", "thumbnail", "overview", "map")  # names of associated pictures that are told of
 
 
 def support(path: Path) -> float:
@@ -47,18 +45,24 @@ class OpenSlideReader:
     def __init__(self, slide: openslide.OpenSlide, path: Path) -> None:
         self._slide = slide
         self._path = path
-        self.vendor = slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
-        self.levels = [(int(width), int(height)) for width, height in slide.level_dimensions]
-        mpp_x = _number(slide, openslide.PROPERTY_NAME_MPP_X)
-        mpp_y = _number(slide, openslide.PROPERTY_NAME_MPP_Y)
-        plausible = all(value and PLAUSIBLE_MPP[0] <= value <= PLAUSIBLE_MPP[1] for value in (mpp_x, mpp_y))
-        self.mpp = (mpp_x, mpp_y) if plausible else None
-        self.objective_power = _number(slide, openslide.PROPERTY_NAME_OBJECTIVE_POWER)
+        levels = [(int(width), int(height)) for width, height in slide.level_dimensions]
+        profile = slide.color_profile
+        self.header = Header(
+            vendor=slide.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown"),
+            levels=levels,
+            tiles=[_tile(slide, number, size) for number, size in enumerate(levels)],
+            mpp=plausible(
+                (_number(slide, openslide.PROPERTY_NAME_MPP_X), _number(slide, openslide.PROPERTY_NAME_MPP_Y))
+            ),
+            objective_power=_number(slide, openslide.PROPERTY_NAME_OBJECTIVE_POWER),
+            associated=tuple(name for name in slide.associated_images if name in LABELS),
+            icc=profile.tobytes() if profile is not None else None,
+        )
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """See `Reader.read`; transparent places (not scanned) come out white."""
-        scale_x = self.levels[0][0] / self.levels[level][0]
-        scale_y = self.levels[0][1] / self.levels[level][1]
+        full, own = self.header.levels[0], self.header.levels[level]
+        scale_x, scale_y = full[0] / own[0], full[1] / own[1]
         corner = (round(x * scale_x), round(y * scale_y))  # OpenSlide wants the corner at level 0
         try:
             picture = self._slide.read_region(corner, level, (width, height))
@@ -73,6 +77,13 @@ class OpenSlideReader:
 
     def close(self) -> None:
         self._slide.close()
+
+
+def _tile(slide: openslide.OpenSlide, level: int, size: tuple[int, int]) -> tuple[int, int]:
+    """(width, height) of a level's tiles; the whole level where none are stated."""
+    stated = (_number(slide, f"openslide.level[{level}].tile-{side}") for side in ("width", "height"))
+    width, height = (int(tile) if tile and tile >= 1 else whole for tile, whole in zip(stated, size, strict=True))
+    return width, height
 
 
 def _number(slide: openslide.OpenSlide, name: str) -> float | None:

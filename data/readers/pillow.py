@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from slidekick.data.errors import InputError
+from slidekick.data.readers.header import Header
 
 # Picture formats only: Pillow's others run outside programs (EPS) or are no pictures of tissue.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
@@ -52,13 +53,10 @@ def open_file(path: Path) -> PillowReader:
 class PillowReader:
     """A decoded picture; see `Reader`."""
 
-    mpp = None
-    objective_power = None
-
     def __init__(self, pixels: np.ndarray, vendor: str) -> None:
         self._pixels = pixels
-        self.vendor = vendor
-        self.levels = [(pixels.shape[1], pixels.shape[0])]
+        size = (pixels.shape[1], pixels.shape[0])
+        self.header = Header(vendor, [size], [size])
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """See `Reader.read`."""

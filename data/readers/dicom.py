@@ -1,0 +1,165 @@
+"""DICOM slides that OpenSlide refuses, through pydicom: JPEG-LS, files without an image type, and folders of files.
+
+One file is one level. Only frames in full order are read (TILED_FULL, or no order stated); labels and overviews are
+never read, and no field that may hold an identifier is looked at but the series' own number, which is not told.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import imagecodecs
+import numpy as np
+import pydicom
+from pydicom.dataset import Dataset
+from pydicom.encaps import parse_basic_offsets, parse_fragments
+
+from slidekick.data.errors import InputError
+from slidekick.data.readers.header import Header, plausible
+from slidekick.data.readers.tiled import Grid, TiledReader
+
+SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
+DECODERS = {
+    "1.2.840.10008.1.2.4.50": imagecodecs.jpeg8_decode,
+    "1.2.840.10008.1.2.4.80": imagecodecs.jpegls_decode,
+    "1.2.840.10008.1.2.4.81": imagecodecs.jpegls_decode,
+    "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_decode,
+    "1.2.840.10008.1.2.4.91": imagecodecs.jpeg2k_decode,
+}
+PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # little endian, implicit and explicit
+ASIDE = ("LABEL", "OVERVIEW", "LOCALIZER", "THUMBNAIL")  # image types that are no level of the slide
+ITEM = b"\xfe\xff\x00\xe0"
+
+
+def support(path: Path) -> float:
+    """0.7 for a slide's level, 1 for its label, which is refused for sure, 0 for anything else."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(132)[128:] != b"DICM":
+                return 0.0
+        data = _read(path)
+        return (1.0 if _aside(data) else 0.7) if data.SOPClassUID == SLIDE_CLASS else 0.0
+    except Exception:  # a damaged header can make the parser raise anything; whatever it is, it is no slide
+        return 0.0
+
+
+def open_file(path: Path) -> DicomReader:
+    """Raises InputError for what is not in full order, a label, or damaged."""
+    try:
+        return DicomReader(path)
+    except InputError:
+        raise
+    except Exception as error:  # as in `support`
+        raise InputError(f"{path}: the DICOM file is damaged or incomplete; copy it again") from error
+
+
+def level_in(folder: Path) -> Path | None:
+    """The largest level among the DICOM files of a folder, from which its series is opened; None where there is none.
+
+    Raises InputError where the folder holds slides of several series.
+    """
+    found = [(path, _read(path)) for path in sorted(folder.iterdir()) if path.is_file() and support(path) > 0]
+    found = [(path, one) for path, one in found if not _aside(one)]
+    if len({one.get("SeriesInstanceUID") for _, one in found}) > 1:
+        raise InputError(f"{folder}: holds several slides; give a file of the one you mean")
+    return max(found, key=lambda pair: _size(pair[1])[0], default=(None, None))[0]
+
+
+class DicomReader(TiledReader):
+    """An open level; see `Reader`."""
+
+    def __init__(self, path: Path) -> None:
+        data = _read(path)
+        syntax = str(data.file_meta.TransferSyntaxUID)
+        if _aside(data):
+            raise InputError(f"{path}: is a slide's label or overview, which is not read; give a level of the slide")
+        if data.get("DimensionOrganizationType", "TILED_FULL") != "TILED_FULL":
+            raise InputError(f"{path}: its frames are in no full order; convert it to TILED_FULL")
+        if syntax not in DECODERS and syntax not in PLAIN:
+            raise InputError(f"{path}: DICOM transfer syntax {syntax} is not read here; convert it to JPEG")
+        if data.BitsAllocated != 8 or data.SamplesPerPixel not in (1, 3):
+            raise InputError(f"{path}: {data.BitsAllocated} bits of {data.SamplesPerPixel} colours; export 8-bit RGB")
+        self._decode = DECODERS.get(syntax)
+        size, tile = _size(data), (int(data.Columns), int(data.Rows))
+        separate = int(data.SamplesPerPixel) if data.get("PlanarConfiguration") == 1 and self._decode is None else 1
+        self.grids = [[Grid.over(size, tile, int(data.SamplesPerPixel), 1, np.uint8)]]
+        self._planar = separate > 1
+        super().__init__(path)
+        try:
+            self._frames = _frames(path, data, self._decode is not None)
+        except BaseException:
+            self.close()
+            raise
+        self.header = Header(
+            vendor="dicom", levels=[size], tiles=[tile], mpp=_mpp(data), icc=None, objective_power=_power(data)
+        )
+
+    def decoded(self, level: int, page: int, index: int) -> np.ndarray | None:
+        """See `TiledReader.decoded`."""
+        if index >= len(self._frames):
+            raise self.damaged(f"frame {index} is missing")
+        grid = self.grids[0][0]
+        data = self.bytes_at(*self._frames[index])
+        if self._decode is not None:
+            return self._decode(data).reshape(grid.height, grid.width, grid.samples)
+        values = np.frombuffer(data, np.uint8)
+        if self._planar:
+            return values.reshape(grid.samples, grid.height, grid.width).transpose(1, 2, 0)
+        return values.reshape(grid.height, grid.width, grid.samples)
+
+
+def _read(path: Path) -> Dataset:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # odd values are common in real files
+        return pydicom.dcmread(path, stop_before_pixels=True)
+
+
+def _aside(data: Dataset) -> bool:
+    return any(kind in ASIDE for kind in data.get("ImageType") or ())
+
+
+def _size(data: Dataset) -> tuple[int, int]:
+    return int(data.TotalPixelMatrixColumns), int(data.TotalPixelMatrixRows)
+
+
+def _mpp(data: Dataset) -> tuple[float, float] | None:
+    """(x, y): PixelSpacing is in mm, between rows first."""
+    try:
+        down, across = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+        return plausible((float(across) * 1000, float(down) * 1000))
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _power(data: Dataset) -> float | None:
+    try:
+        return float(data.OpticalPathSequence[0].ObjectiveLensPower)
+    except (AttributeError, IndexError, TypeError, ValueError):
+        return None
+
+
+def _frames(path: Path, data: Dataset, encapsulated: bool) -> list[tuple[int, int]]:
+    """(offset, bytes) of each frame in the file."""
+    number = int(data.get("NumberOfFrames", 1))
+    with warnings.catch_warnings(), path.open("rb") as stream:
+        warnings.simplefilter("ignore")
+        whole = pydicom.dcmread(stream, stop_before_pixels=True)
+        implicit = whole.file_meta.TransferSyntaxUID.is_implicit_VR
+        stream.seek(8 if implicit else 12, 1)  # past the tag, its kind and its length
+        start = stream.tell()
+        if not encapsulated:
+            size = int(data.Rows) * int(data.Columns) * int(data.SamplesPerPixel)
+            return [(start + size * i, size) for i in range(number)]
+        offsets = parse_basic_offsets(stream)
+        first = stream.tell()
+        _, places = parse_fragments(stream)
+        fragments = []
+        for place in places:
+            stream.seek(place + 4)
+            fragments.append((place + 8, int.from_bytes(stream.read(4), "little")))
+    if len(fragments) == number:
+        return fragments
+    if len(offsets) == number and len(fragments) > number:
+        raise InputError(f"{path}: frames in several pieces each are not read here; convert it to a tiled TIFF")
+    raise InputError(f"{path}: {len(fragments)} frames from byte {first} on, not {number}; copy it again")
