@@ -26,17 +26,22 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(slide) -> dict:
-    """JSON-ready facts of an open `Slide`; sizes in pixels, mpp in µm per level-0 pixel."""
+    """JSON-ready facts of an open `Slide`; sizes in pixels, mpp in µm per level-0 pixel. No picture beside it is read."""
     return {
         "file": slide.source,
         "format": slide.vendor,
+        "reader": slide.reader,
         "width": slide.dimensions[0],
         "height": slide.dimensions[1],
         "mpp": list(slide.mpp) if slide.mpp else None,
         "objective_power": slide.objective_power,
         "levels": [
-            {"width": level.width, "height": level.height, "downsample": level.downsample} for level in slide.levels
+            {"width": level.width, "height": level.height, "downsample": level.downsample, "tile": list(tile)}
+            for level, tile in zip(slide.levels, slide.header.tiles, strict=True)
         ],
+        "channels": list(slide.header.channels),
+        "associated": list(slide.header.associated),
+        "colour_profile": slide.header.icc is not None,
     }
 
 
@@ -46,7 +51,7 @@ def as_text(facts: dict) -> str:
     scale = "unknown; state it with --mpp" if mpp is None else f"{mpp[0]:.4g} x {mpp[1]:.4g} µm per pixel"
     rows = [
         ("file", facts["file"]),
-        ("format", facts["format"]),
+        ("format", f"{facts['format']}, read by {facts['reader']}"),
         ("size", f"{facts['width']} x {facts['height']} pixels"),
         ("scale", scale),
         ("objective", "unknown" if power is None else f"{power:g}x"),
@@ -56,4 +61,8 @@ def as_text(facts: dict) -> str:
         rows.append(("shows", f"{width:.3g} x {height:.3g} mm"))
     for number, level in enumerate(facts["levels"]):
         rows.append((f"level {number}", f"{level['width']} x {level['height']} (1/{level['downsample']:.4g})"))
+    if facts["channels"]:
+        rows.append(("shows", f"fluorescence, {len(facts['channels'])} channels: {', '.join(facts['channels'])}"))
+    if facts["associated"]:
+        rows.append(("holds", f"{', '.join(facts['associated'])}: not read"))
     return "\n".join(f"{name:<10} {value}" for name, value in rows)

@@ -86,6 +86,11 @@ class Slide:
         return self.header.vendor
 
     @property
+    def reader(self) -> str:
+        """Name of the module in `slidekick.data.readers` that reads it."""
+        return type(self._reader).__module__.rpartition(".")[2]
+
+    @property
     def objective_power(self) -> float | None:
         """As the file states it, or None."""
         return self.header.objective_power

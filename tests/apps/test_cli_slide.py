@@ -19,14 +19,18 @@ def test_slide_info_tells_size_scale_and_levels(tmp_path, capsys):
     assert json.loads(out) == {
         "file": "scan.tif",
         "format": "generic-tiff",
+        "reader": "tiff",
         "width": 1024,
         "height": 512,
         "mpp": [0.5, 0.5],
         "objective_power": None,
         "levels": [
-            {"width": 1024, "height": 512, "downsample": 1.0},
-            {"width": 512, "height": 256, "downsample": 2.0},
+            {"width": 1024, "height": 512, "downsample": 1.0, "tile": [64, 64]},
+            {"width": 512, "height": 256, "downsample": 2.0, "tile": [64, 64]},
         ],
+        "channels": [],
+        "associated": [],
+        "colour_profile": False,
     }
     assert main(["slide", "info", str(path)]) == 0
     text = capsys.readouterr().out
