@@ -136,6 +136,26 @@ class Slide:
             mpp = (self.mpp[0] * region.width / width, self.mpp[1] * region.height / height)
         return Roi(pixels, mpp, region, self.source)
 
+    def read(self, region: Region, size: tuple[int, int]) -> np.ndarray:
+        """What `region` shows as a picture of `size` (width, height): uint8 (H, W, 3), anti-aliased.
+
+        The region may reach beyond the slide, where it is white; its `mpp` is not looked at. Threads may read at once.
+        Raises InputError where it is too much for one read, or cannot be decoded.
+        """
+        width, height = self.dimensions
+        left, top = max(0, region.x), max(0, region.y)
+        right, bottom = min(width, region.x + region.width), min(height, region.y + region.height)
+        scale = (region.width / size[0], region.height / size[1])
+        if (left, top, right, bottom) == (region.x, region.y, region.x + region.width, region.y + region.height):
+            return self._scaled(region, scale, size)
+        out = np.full((size[1], size[0], 3), 255, np.uint8)
+        x0, x1 = (round((x - region.x) / scale[0]) for x in (left, right))
+        y0, y1 = (round((y - region.y) / scale[1]) for y in (top, bottom))
+        if x1 > x0 and y1 > y0:
+            inside = Region(left, top, right - left, bottom - top)
+            out[y0:y1, x0:x1] = self._scaled(inside, scale, (x1 - x0, y1 - y0))
+        return out
+
     def close(self) -> None:
         """Close the file; reading afterwards is an error."""
         self._reader.close()
@@ -155,9 +175,12 @@ class Slide:
                 f"the {width} x {height} pixels; give x,y,width,height within them"
             )
 
-    def _scaled(self, region: Region, scale: tuple[float, float]) -> np.ndarray:
-        """`region` with `scale` (x, y) level-0 pixels per pixel, from the coarsest level fine enough."""
-        size = (max(1, round(region.width / scale[0])), max(1, round(region.height / scale[1])))
+    def _scaled(self, region: Region, scale: tuple[float, float], size: tuple[int, int] | None = None) -> np.ndarray:
+        """`region` with `scale` (x, y) level-0 pixels per pixel, from the coarsest level fine enough.
+
+        size: (width, height) of the picture where it is known to the pixel.
+        """
+        size = size or (max(1, round(region.width / scale[0])), max(1, round(region.height / scale[1])))
         index = self._level_for(min(scale))
         level = self.levels[index]
         step_x, step_y = self.levels[0].width / level.width, self.levels[0].height / level.height
