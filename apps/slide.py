@@ -26,7 +26,10 @@ def run(args: argparse.Namespace) -> int:
 
 
 def describe(slide) -> dict:
-    """JSON-ready facts of an open `Slide`; sizes in pixels, mpp in µm per level-0 pixel. No picture beside it is read."""
+    """JSON-ready facts of an open `Slide`; sizes in pixels, mpp in µm per level-0 pixel.
+
+    No picture beside the tissue's is read.
+    """
     return {
         "file": slide.source,
         "format": slide.vendor,
