@@ -79,6 +79,8 @@ class Session:
                         self.messages.append(text)
                     text["content"] += event.text
                 elif event.kind == "answer":
+                    if text is not None:  # what was written gives way to what was measured, or to a likelier reading
+                        text["content"] = event.answer.text
                     self._end(event.answer)
                 yield
         finally:
