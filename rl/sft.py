@@ -356,7 +356,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
             raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
-            train_sft(args.config, args.data, args.out, args.resume)
+        train_sft(args.config, args.data, args.out, args.resume)
     except SlidekickError as error:
         print(f"slidekick: {error}", file=sys.stderr)
         return 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from pathlib import Path
 from typing import NamedTuple
@@ -43,7 +44,7 @@ class Grid(NamedTuple):
         return cls(*tile, across, down, samples, separate, np.dtype(dtype), empty)
 
 
-class TiledReader:
+class TiledReader(ABC):
     """Base of readers whose files hold tiles at known places. Threads may read at once.
 
     A child sets `header` and `grids` (of each level a grid for each page that makes up its pixels) and says in
@@ -58,9 +59,9 @@ class TiledReader:
         self._handle = os.open(path, os.O_RDONLY)
         self._cache = _Cache(CACHED_BYTES)
 
+    @abstractmethod
     def decoded(self, level: int, page: int, index: int) -> np.ndarray | None:
         """Tile `index`, in rows, as (h, w, samples); None where the file holds none."""
-        raise NotImplementedError
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """See `Reader.read`; places without a tile come out white."""
