@@ -29,7 +29,6 @@ DECODERS = {
 }
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # little endian, implicit and explicit
 ASIDE = ("LABEL", "OVERVIEW", "LOCALIZER", "THUMBNAIL")  # image types that are no level of the slide
-ITEM = b"\xfe\xff\x00\xe0"
 
 
 def support(path: Path) -> float:
@@ -82,18 +81,15 @@ class DicomReader(TiledReader):
             raise InputError(f"{path}: {data.BitsAllocated} bits of {data.SamplesPerPixel} colours; export 8-bit RGB")
         self._decode = DECODERS.get(syntax)
         size, tile = _size(data), (int(data.Columns), int(data.Rows))
-        separate = int(data.SamplesPerPixel) if data.get("PlanarConfiguration") == 1 and self._decode is None else 1
+        self._planar = data.get("PlanarConfiguration") == 1  # of plain pixels; decoders give colours side by side
         self.grids = [[Grid.over(size, tile, int(data.SamplesPerPixel), 1, np.uint8)]]
-        self._planar = separate > 1
         super().__init__(path)
         try:
             self._frames = _frames(path, data, self._decode is not None)
         except BaseException:
             self.close()
             raise
-        self.header = Header(
-            vendor="dicom", levels=[size], tiles=[tile], mpp=_mpp(data), icc=None, objective_power=_power(data)
-        )
+        self.header = Header("dicom", [size], [tile], _mpp(data), _power(data))
 
     def decoded(self, level: int, page: int, index: int) -> np.ndarray | None:
         """See `TiledReader.decoded`."""
@@ -144,22 +140,21 @@ def _frames(path: Path, data: Dataset, encapsulated: bool) -> list[tuple[int, in
     number = int(data.get("NumberOfFrames", 1))
     with warnings.catch_warnings(), path.open("rb") as stream:
         warnings.simplefilter("ignore")
-        whole = pydicom.dcmread(stream, stop_before_pixels=True)
-        implicit = whole.file_meta.TransferSyntaxUID.is_implicit_VR
-        stream.seek(8 if implicit else 12, 1)  # past the tag, its kind and its length
-        start = stream.tell()
+        pydicom.dcmread(stream, stop_before_pixels=True)  # leaves the stream where the pixels begin
+        stream.seek(
+            8 if data.file_meta.TransferSyntaxUID.is_implicit_VR else 12, 1
+        )  # past the tag, its kind and its length
         if not encapsulated:
             size = int(data.Rows) * int(data.Columns) * int(data.SamplesPerPixel)
-            return [(start + size * i, size) for i in range(number)]
-        offsets = parse_basic_offsets(stream)
-        first = stream.tell()
+            return [(stream.tell() + size * i, size) for i in range(number)]
+        parse_basic_offsets(stream)
         _, places = parse_fragments(stream)
         fragments = []
         for place in places:
             stream.seek(place + 4)
             fragments.append((place + 8, int.from_bytes(stream.read(4), "little")))
-    if len(fragments) == number:
-        return fragments
-    if len(offsets) == number and len(fragments) > number:
+    if len(fragments) > number:
         raise InputError(f"{path}: frames in several pieces each are not read here; convert it to a tiled TIFF")
-    raise InputError(f"{path}: {len(fragments)} frames from byte {first} on, not {number}; copy it again")
+    if len(fragments) < number:
+        raise InputError(f"{path}: {len(fragments)} frames in place of {number}; copy it again")
+    return fragments

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 PLAUSIBLE_MPP = (0.01, 100.0)  # µm per pixel; outside it a resolution tag speaks of print, not of a microscope
+ASSOCIATED = ("label", "macro", "thumbnail", "overview", "map")  # names of further pictures that are told of
 
 
 @dataclass(frozen=True)

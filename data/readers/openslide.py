@@ -12,9 +12,7 @@ import openslide
 from PIL import Image
 
 from slidekick.data.errors import InputError
-from slidekick.data.readers.header import Header, plausible
-
-LABELS = ("label", "macro", "thumbnail", "overview", "map")  # names of associated pictures that are told of
+from slidekick.data.readers.header import ASSOCIATED, Header, plausible
 
 
 def support(path: Path) -> float:
@@ -55,7 +53,7 @@ class OpenSlideReader:
                 (_number(slide, openslide.PROPERTY_NAME_MPP_X), _number(slide, openslide.PROPERTY_NAME_MPP_Y))
             ),
             objective_power=_number(slide, openslide.PROPERTY_NAME_OBJECTIVE_POWER),
-            associated=tuple(name for name in slide.associated_images if name in LABELS),
+            associated=tuple(name for name in slide.associated_images if name in ASSOCIATED),
             icc=profile.tobytes() if profile is not None else None,
         )
 

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 
 from slidekick.data.errors import InputError
-from slidekick.data.readers.header import Header, plausible
+from slidekick.data.readers.header import ASSOCIATED, Header, plausible
 from slidekick.data.readers.tiled import Grid, TiledReader
 
 RANGE_PX = 4_000_000  # a level of at most so many pixels tells how bright the channels of a fluorescence slide are
@@ -195,7 +195,7 @@ def _header(file: tifffile.TiffFile, levels: list[list], grids: list[list[Grid]]
         mpp=plausible(scale),
         objective_power=power,
         tiles=[(pages[0].width, pages[0].height) for pages in grids],
-        associated=tuple(name for name in associated if name in ("label", "macro", "thumbnail", "overview", "map")),
+        associated=tuple(name for name in associated if name in ASSOCIATED),
         channels=channels if several else (),
         icc=page.tags[34675].value if 34675 in page.tags else None,
     )

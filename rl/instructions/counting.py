@@ -56,7 +56,7 @@ COUNT = (
     "How many {many} have you found?",
     "About how many {many} are there?",
     "Give the exact number of {many}.",
-    "{many}: how many?",
+    "The {many}: how many?",
     "Put a number on the {many}.",
     "I would like the number of {many}.",
     "Get me the number of {many}.",
