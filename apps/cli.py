@@ -24,6 +24,7 @@ COMMANDS = {
     "demo": "a first look at real tissue: three questions and a report",
     "slide": "show what a slide file holds",
     "vocabulary": "show the words that the segmentor knows",
+    "compose": "paint slides with labelled pictures, to ask about and to test on",
     "convert": "turn a public data set into one to train and measure on",
     "train": "train the generalist or the segmentor from a YAML",
     "evaluate": "score answers and masks on labelled pictures",

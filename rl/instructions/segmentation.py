@@ -65,7 +65,7 @@ THERE = (
     "Let me know if you see {many}.",
     "Do we see {a}?",
     "Are any {many} around?",
-    "{many}: yes or no?",
+    "The {many}: yes or no?",
 )
 WHERE = (
     "Where is the {one}?",
