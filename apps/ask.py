@@ -1,6 +1,7 @@
 """`slidekick ask IMAGE "question"`: one answer, with its steps, its evidence and its warnings.
 
-With --out, all or nothing: answer.json, overlay.png and findings.geojson.
+A slide without --region is surveyed first and answered as a whole. With --out, all or nothing: answer.json, overlay.png
+and findings.geojson.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 from pathlib import Path
 
 from slidekick.apps.loading import add_model, load_copilot, tell
-from slidekick.apps.options import add_picture, add_results, read_picture
+from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
 from slidekick.copilot.answer import check_options, check_question
 from slidekick.data.files import check_writable, write_atomic
 
@@ -35,9 +36,15 @@ def run(args: argparse.Namespace) -> int:
     options = None if args.among is None else check_options(args.among.split(";"))
     if args.out:
         check_writable(args.out)
-    roi = read_picture(args)
+    slide = None if options else read_slide(args)
+    roi = read_picture(args) if slide is None else None
     copilot = load_copilot(args.model, args.segmentor)
-    if options is None:
+    if slide is not None:
+        seen = copilot.survey(slide)
+        tell(surveyed(seen))
+        answer, findings = follow(copilot, seen, question)
+        roi = seen.thumbnail
+    elif options is None:
         answer, findings = follow(copilot, roi, question)
     else:
         answer, findings = copilot.choose(roi, question, options), []
@@ -62,6 +69,13 @@ def follow(copilot, roi, question: str, box=None) -> tuple:
     return answer, list(findings.values())
 
 
+def surveyed(survey) -> str:
+    """How much of a slide was looked at."""
+    tiles = survey.tiles
+    every = "all" if tiles.step == 1 else f"one in {tiles.step**2}"
+    return f"surveyed {len(tiles)} tiles of {survey.slide.source} ({every} of its tissue)"
+
+
 def as_text(answer) -> str:
     """The answer for people: text, confidence, steps, claims with their evidence, evidence table, warnings."""
     lines = [answer.text or "(no answer)", "", f"confidence  {answer.confidence:.2f}"]
@@ -78,6 +92,7 @@ def as_text(answer) -> str:
     for row in rows:
         cells = "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         lines.append(f"evidence    {cells}".rstrip())
+    lines += [f"looked at   {x},{y},{width},{height}" for x, y, width, height in answer.looked]
     lines += [f"warning     {warning}" for warning in answer.warnings]
     versions = ", ".join(f"{name} {version}" for name, version in answer.versions.items())
     return "\n".join([*lines, f"made with   {versions}", answer.notice])

@@ -1,8 +1,9 @@
 """`slidekick evaluate WHAT DATA`: figures on held-out items with intervals, as table, JSON, files and a page.
 
 classify, vqa, detect, count, report: the generalist's answers; tools: its tool calls (docs/evaluation.md). grounding:
-the segmentor's masks, objects and "not found". compare: two runs of the generalist side by side. experts: the same
-base with no adapter, one LoRA, X-LoRA and the mixture of experts. DATA is a folder of sets, a set, or a file.
+the segmentor's masks, objects and "not found". slides: whole slides that `slidekick compose` wrote. compare: two runs
+of the generalist side by side. experts: the same base with no adapter, one LoRA, X-LoRA and the mixture of experts.
+DATA is a folder of sets, a set, or a file.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+from slidekick.apps import evaluate_slides
 from slidekick.apps.loading import add_model, load_copilot, silence, tell
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         _add_generalist(what.add_parser(name, help=summary, description=f"{summary.capitalize()}."), name)
     _add_grounding(what.add_parser("grounding", help="the segmentor's masks, objects and “not found”"))
     _add_experts(what.add_parser("experts", help="the mixture of experts beside one LoRA, X-LoRA and no adapter"))
+    slides = what.add_parser("slides", help="whole slides whose truth is known (`slidekick compose`)")
+    evaluate_slides.add_arguments(slides)
     side = what.add_parser("compare", help="two runs of the generalist, figure by figure")
     for run in ("run_a", "run_b"):
         side.add_argument(run, type=Path, metavar=run.upper(), help="a folder that --out wrote, or its samples.jsonl")
@@ -95,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate, print, and write where asked."""
     if args.what == "compare":
         return _compare(args)
+    if args.what == "slides":
+        return evaluate_slides.run(args)
     args.data = args.items or args.data
     if args.what == "experts":
         return _experts(args)

@@ -6,6 +6,8 @@ import argparse
 import math
 from pathlib import Path
 
+LEAST_SLIDE_PX = 2048  # of the shorter side: four fields of a 20x objective across
+
 
 def add_picture(parser: argparse.ArgumentParser) -> None:
     """IMAGE, --region and --mpp; `read_picture` reads what they say."""
@@ -14,7 +16,7 @@ def add_picture(parser: argparse.ArgumentParser) -> None:
         "--region",
         type=region,
         metavar="X,Y,W,H",
-        help="part of it, in level-0 pixels from the upper left corner (default: all of it)",
+        help="part of it, in level-0 pixels from the upper left corner (default: all of it, a slide as a slide)",
     )
     parser.add_argument(
         "--mpp",
@@ -35,6 +37,24 @@ def read_picture(args: argparse.Namespace):
     from slidekick.data.slide import read_roi
 
     return read_roi(args.image, args.region, args.mpp)
+
+
+def read_slide(args: argparse.Namespace):
+    """The open `Slide` where the options of `add_picture` name a whole slide, else None. Raises InputError.
+
+    A slide is a file of several levels whose finest is larger than what a model is shown as one picture.
+    """
+    if args.region is not None:
+        return None
+    from slidekick.data.slide import open_slide
+
+    slide = open_slide(args.image)
+    if len(slide.levels) > 1 and min(slide.dimensions) >= LEAST_SLIDE_PX:
+        if slide.mpp is None and args.mpp is not None:
+            slide.mpp = (args.mpp, args.mpp)
+        return slide
+    slide.close()
+    return None
 
 
 def region(text: str) -> tuple[int, int, int, int]:

@@ -1,4 +1,4 @@
-"""`slidekick train segmentor|unets|sft|experts|xlora CONFIG --data DIR --out DIR`: train from a YAML; --resume goes on.
+"""`slidekick train WHAT CONFIG --data DIR --out DIR`: train one of several parts from a YAML; --resume goes on.
 `slidekick train instructions CONFIG --data DIR --card FILE.md` trains nothing: it tells what `sft` would be taught.
 
 Progress goes to stderr, the summary to stdout. What is trained and how stands in the rooms; here is only the command.
@@ -41,6 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "(rl/configs/qwen2_5_vl_3b.yaml)",
         ),
         ("experts", "a mixture of LoRA experts on top of mini, such as rl/configs/experts.yaml"),
+        ("slides", "the slide encoder on top of mini, and the expert that reads it, such as rl/configs/slides.yaml"),
         ("xlora", "PEFT's X-LoRA over trained experts, the peer of their router, such as rl/configs/xlora.yaml"),
     ):
         kind = kinds.add_parser(what, help=summary, description=f"Train {summary}.")
@@ -79,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
         "segmentor": train_segmentor,
         "sft": train_generalist,
         "experts": partial(train_mixture, add=getattr(args, "add", None)),
+        "slides": train_slide_reader,
         "xlora": partial(train_peer_mixture, experts=getattr(args, "experts", None)),
         "unets": partial(train_peers, minutes=getattr(args, "minutes", None)),
     }[args.what]
@@ -127,6 +129,14 @@ def train_mixture(config: Path, data: Path, out: Path, resume: bool, add: Path |
     from slidekick.rl.mixture import train_experts
 
     return _logged(train_experts(config, data, out, resume=resume, add=add), out)
+
+
+def train_slide_reader(config: Path, data: Path, out: Path, resume: bool) -> dict:
+    """Train slide encoder and slide expert; their folder, last logged figures. InputError as `train_generalist`."""
+    _check_extra()
+    from slidekick.rl.slides import train_slides
+
+    return _logged(train_slides(config, data, out, resume=resume), out)
 
 
 def train_peer_mixture(config: Path, data: Path, out: Path, resume: bool, experts: Path) -> dict:

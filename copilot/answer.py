@@ -68,7 +68,8 @@ class Answer:
 
     confidence: 0–1. Of an answer read from the picture, by a model whose confidence was fitted (`confidence.json`): how
     likely it is right, calibrated on held-out pictures. Otherwise the mean token probability of the text. gates:
-    weight of each expert. options: where the answer was chosen among given ones, how likely each of them is.
+    weight of each expert. options: where the answer was chosen among given ones, how likely each of them is. looked:
+    (x, y, width, height) at level 0 of the places on a slide that were looked at in full.
     """
 
     question: str
@@ -80,6 +81,7 @@ class Answer:
     steps: tuple[Step, ...] = ()
     gates: dict[str, float] = field(default_factory=dict)
     options: dict[str, float] = field(default_factory=dict)
+    looked: tuple[tuple[int, int, int, int], ...] = ()
     warnings: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
     notice: str = RESEARCH_USE
@@ -96,6 +98,7 @@ class Answer:
             "evidence": tuple(Evidence(**e) for e in data["evidence"]),
             "claims": tuple(Claim(**{**c, "evidence": tuple(c["evidence"])}) for c in data["claims"]),
             "steps": tuple(Step(**s) for s in data["steps"]),
+            "looked": tuple(tuple(place) for place in data.get("looked", ())),
             "warnings": tuple(data["warnings"]),
         }
         return cls(**{**data, **parts})

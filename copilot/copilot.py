@@ -7,7 +7,6 @@ keeps no state between questions; a conversation is the list of earlier answers.
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -21,14 +20,18 @@ import numpy as np
 from slidekick.copilot.answer import Answer, Claim, Evidence, Step, check_options, check_question
 from slidekick.copilot.confidence import Confidence, load_confidence
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
-from slidekick.copilot.engine import Engine, TorchEngine, Turn
+from slidekick.copilot.engine import SLIDE, Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.experts import EXPERTS, load_experts
 from slidekick.copilot.grammar import CallError, ToolCall, opens_call, parse_turn
+from slidekick.copilot.messages import history_messages, step_messages, user_message
 from slidekick.copilot.sentences import measured_text
+from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
+from slidekick.copilot.slide_tools import SlideToolbox
+from slidekick.copilot.survey import Survey
 from slidekick.copilot.tools import Outcome, Toolbox, tool_schemas
 from slidekick.data.errors import InputError
-from slidekick.data.slide import Roi
+from slidekick.data.slide import Roi, Slide
 from slidekick.grounding.finding import Finding
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
@@ -57,11 +60,25 @@ class Copilot:
 
     engine: writes turns (see engine.py). segmentor: finds concepts (see `slidekick.grounding.Segmentor`).
     weights: hash of the generalist's trained weights, for `Answer.versions`. confidence: how sure it is among
-    given options, where that was fitted (`slidekick evaluate classify --calibrate`).
+    given options, where that was fitted (`slidekick evaluate classify --calibrate`). reader: surveys whole slides.
     """
 
-    def __init__(self, engine: Engine, segmentor, weights: str = "", confidence: Confidence | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        segmentor,
+        weights: str = "",
+        confidence: Confidence | None = None,
+        reader: SlideReader | None = None,
+    ) -> None:
         self.engine, self.segmentor, self.weights, self.confidence = engine, segmentor, weights, confidence
+        self._reader = reader
+
+    @property
+    def reader(self) -> SlideReader:
+        """What surveys slides: the model's own, or mini's. Raises InputError where there is none."""
+        self._reader = self._reader or load_slide_reader()
+        return self._reader
 
     @classmethod
     def from_pretrained(cls, name: str = "mini", segmentor=None) -> Copilot:
@@ -85,24 +102,30 @@ class Copilot:
         shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
         if (folder / "adapter_config.json").is_file():
             # Nearly all that we train on are single questions, so earlier turns would be new to it.
-            experts = load_experts(model, folder / EXPERTS) if (folder / EXPERTS).is_dir() else None
+            aside = {SLIDE: folder / mini.SLIDES / SLIDE} if (folder / mini.SLIDES / SLIDE).is_dir() else None
+            experts = load_experts(model, folder / EXPERTS, aside=aside) if (folder / EXPERTS).is_dir() else None
             engine = TorchEngine(model, processor, shown, history=0, experts=experts, copies=True)
             weights = mini.weights_hash(folder)
-            return cls(engine, segmentor, weights, load_confidence(folder, weights))
+            reader = load_slide_reader(folder, model) if (folder / mini.SLIDES).is_dir() else None
+            return cls(engine, segmentor, weights, load_confidence(folder, weights), reader)
         commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
         confidence = load_confidence(folder, commit) if folder.is_dir() else None
         return cls(TorchEngine(model, processor, shown), segmentor, commit, confidence)
 
+    def survey(self, slide: Slide) -> Survey:
+        """Look over a whole slide once, to ask about it as often as one likes; see `SlideReader.survey`."""
+        return self.reader.survey(slide)
+
     def ask(
         self,
-        roi: Roi,
+        roi: Roi | Survey,
         question: str,
         history: Sequence[Answer] = (),
         *,
         box: Toolbox | None = None,
         first: Turn | None = None,
     ) -> Answer:
-        """Answer one question about one picture.
+        """Answer one question about one picture, or about a slide that was surveyed.
 
         history: earlier answers of the same conversation, oldest first; the model is shown as many as it was
         made for (mini: none). box: the tools over this picture where
@@ -114,7 +137,7 @@ class Copilot:
 
     def stream(
         self,
-        roi: Roi,
+        roi: Roi | Survey,
         question: str,
         history: Sequence[Answer] = (),
         *,
@@ -123,7 +146,7 @@ class Copilot:
     ) -> Iterator[Event]:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
         question = check_question(question)
-        box = self.toolbox(roi) if box is None else box
+        box = self.toolbox(roi, question) if box is None else box
         shown = list(history)[-self.engine.history :] if self.engine.history else []
         return self._answer(_Draft(question, box), shown, first)
 
@@ -139,7 +162,7 @@ class Copilot:
             raise InputError(
                 f"{self.engine.name}: a server does not weigh given answers; choose a model that runs here"
             )
-        likely = self._likely(roi, question, options)
+        likely = self._likely(roi.pixels, question, options)
         text, sure = max(likely.items(), key=lambda pair: pair[1])
         return Answer(
             question=question,
@@ -147,17 +170,17 @@ class Copilot:
             short=text,
             confidence=round(sure, 4),
             claims=(Claim(text, (), True, "reading"),),
-            gates=self.engine.gates([_user(question, with_image=True)], roi.pixels, self.schemas),
+            gates=self.engine.gates([user_message(question, with_image=True)], roi.pixels, self.schemas),
             options=likely,
             warnings=(*self._doubts(sure), READING),
             versions=self.versions,
         )
 
-    def _likely(self, roi: Roi, question: str, options: Sequence[str]) -> dict[str, float]:
-        """How likely each of given answers is, as far as the confidence was fitted."""
+    def _likely(self, shown: np.ndarray, question: str, options: Sequence[str]) -> dict[str, float]:
+        """How likely each of given answers is, as far as the confidence was fitted. shown: as an engine takes it."""
         scale, engine = self.confidence or Confidence(), self.engine
-        logits = engine.options([_user(question, with_image=True)], roi.pixels, self.schemas, options)
-        alike = engine.likeness(roi.pixels, options) if scale.likeness else None
+        logits = engine.options([user_message(question, with_image=True)], shown, self.schemas, options)
+        alike = engine.likeness(shown, options) if scale.likeness else None
         return {name: round(float(p), 4) for name, p in zip(options, scale.probabilities(logits, alike), strict=True)}
 
     def _doubts(self, sure: float) -> list[str]:
@@ -165,13 +188,18 @@ class Copilot:
         scale = self.confidence
         return [UNSURE.format(scale.risk)] if scale and scale.risk and sure < scale.threshold else []
 
-    def toolbox(self, roi: Roi) -> Toolbox:
-        """The tools over one picture; give it to several questions so that each concept is looked for once."""
+    def toolbox(self, roi: Roi | Survey, question: str = "") -> Toolbox:
+        """The tools over one picture or slide; give it to several questions so that each concept is looked for once.
+
+        question: what places of a slide to look closer at hang on.
+        """
+        if isinstance(roi, Survey):
+            return SlideToolbox(self.segmentor, roi, question)
         _check_roi(roi)
         return Toolbox(self.segmentor, roi)
 
     def _answer(self, draft: _Draft, history: Sequence[Answer], first: Turn | None) -> Iterator[Event]:
-        draft.messages = [*_history_messages(history), _user(draft.question, with_image=not history)]
+        draft.messages = [*history_messages(history), user_message(draft.question, with_image=not history)]
         calls_left = MAX_STEPS
         while True:
             turn = yield from self._turn(draft, calls_left > 0, first)
@@ -195,7 +223,7 @@ class Copilot:
         """One model turn, or the one written before; its text is passed on as it comes unless the turn is a call.
         Returns the turn."""
         held, spoken = "", False
-        shown = draft.messages, draft.box.roi.pixels, self.schemas
+        shown = draft.messages, draft.box.shown, self.schemas
         for piece in (written.text, written) if written else self.engine.turn(*shown, calls=calls):
             if isinstance(piece, Turn):
                 turn = piece
@@ -248,6 +276,7 @@ class Copilot:
             gates=turn.gates,
             options=likely,
             warnings=tuple(dict.fromkeys(warnings)),
+            looked=draft.box.looked_at,
             versions=self.versions,
         )
 
@@ -257,7 +286,7 @@ class Copilot:
         rivals = self.confidence.rivals(turn.text) if self.confidence and not draft.steps else ()
         if len(rivals) < 2 or not hasattr(self.engine, "options"):
             return {}
-        return self._likely(draft.box.roi, draft.question, rivals)
+        return self._likely(draft.box.shown, draft.question, rivals)
 
     @property
     def schemas(self) -> tuple[dict, ...]:
@@ -305,6 +334,8 @@ class _Draft:
         """
         claims, reasons = check_text(text, self.steps, self.evidence)
         told = [claim for claim in claims if claim.kind == "measured"]
+        if isinstance(self.box, SlideToolbox):  # no model's own words tell tissue from picture and places
+            return measured_text(self.steps, bool(_YES_NO.match(self.question)))
         if told and not reasons and len(set(claims)) == len(claims):
             return ""
         stated = measured_text(self.steps, bool(_YES_NO.match(self.question)))
@@ -317,7 +348,7 @@ class _Draft:
         self.steps.append(step)
         self.evidence += outcome.evidence
         self.warnings += outcome.warnings
-        self.messages += _step_messages(step)
+        self.messages += step_messages(step)
 
 
 def find_masks(answer: Answer) -> dict[str, np.ndarray]:
@@ -357,28 +388,3 @@ _YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IG
 def _check_roi(roi: object) -> None:
     if not isinstance(roi, Roi):
         raise InputError(f"a question needs a picture as Roi, not {type(roi).__name__}; see read_roi")
-
-
-def _user(question: str, *, with_image: bool) -> dict:
-    image = [{"type": "image"}] if with_image else []
-    return {"role": "user", "content": [*image, {"type": "text", "text": question}]}
-
-
-def _history_messages(history: Sequence[Answer]) -> list[dict]:
-    """Earlier answers as turns; the picture stands once, in the first question shown."""
-    messages = []
-    for i, answer in enumerate(history):
-        messages.append(_user(answer.question, with_image=i == 0))
-        for step in answer.steps:
-            messages += _step_messages(step)
-        messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.text}]})
-    return messages
-
-
-def _step_messages(step: Step) -> list[dict]:
-    call = {"type": "function", "function": {"name": step.name, "arguments": step.arguments}}
-    content = json.dumps(step.result, ensure_ascii=False)
-    return [
-        {"role": "assistant", "content": "", "tool_calls": [call]},
-        {"role": "tool", "name": step.name, "content": content},
-    ]

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation.streamers import BaseStreamer
+from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids, questions
 from slidekick.copilot.grammar import TurnGrammar, askable
@@ -29,6 +30,7 @@ from slidekick.data.errors import InputError
 # The longest call the grammar admits is 265 tokens (48 letters of four bytes, a token each, and the JSON
 # around them), so that no call is ever cut; as text it is some 200 words, longer than an answer should be.
 MAX_NEW_TOKENS = 272
+SLIDE = "slide"  # the expert that speaks about slides
 MAX_HISTORY = 4  # earlier answers before a question: small models lose the question behind more
 
 
@@ -48,6 +50,15 @@ class Turn:
     likelihood: float = 0.0
 
 
+@dataclass(frozen=True)
+class SlidePicture:
+    """A slide as mini is shown it. pixels: its thumbnail, uint8 (H, W, 3). tokens: float32 (T, D), as many as stand for
+    a picture, which a slide encoder made of its tiles."""
+
+    pixels: np.ndarray
+    tokens: torch.Tensor
+
+
 class Engine(Protocol):
     """What the copilot needs of a model. history: how many earlier answers it may be shown before a question.
 
@@ -63,8 +74,9 @@ class Engine(Protocol):
     ) -> Iterator[str | Turn]:
         """Write one assistant turn: pieces of text as they come, then the finished `Turn`, last and once.
 
-        messages: chat messages; `{"type": "image"}` parts stand for `image`, uint8 (H, W, 3) RGB. tools: JSON
-        schemas. calls: False when the turn must be text, with the tools still described to the model.
+        messages: chat messages; `{"type": "image"}` parts stand for `image`, uint8 (H, W, 3) RGB, or a `SlidePicture`
+        for an engine with slide tokens. tools: JSON schemas. calls: False when the turn must be text, with the tools
+        still described to the model.
         """
         ...
 
@@ -156,9 +168,11 @@ class TorchEngine:
             return gates
 
     def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
-        """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels."""
+        """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels, or a slide's
+        tokens in their place."""
+        pixels = image.pixels if isinstance(image, SlidePicture) else image
         inputs = self.processor.apply_chat_template(
-            [_with_image(message, image) for message in messages],
+            [_with_image(message, pixels) for message in messages],
             tools=list(tools) or None,
             add_generation_prompt=True,
             tokenize=True,
@@ -166,7 +180,12 @@ class TorchEngine:
             return_tensors="pt",
             sanitize_control_tokens=True,
         )
-        return inputs.to(self.model.device, dtype=self.model.dtype)
+        inputs = inputs.to(self.model.device, dtype=self.model.dtype)
+        if isinstance(image, SlidePicture) and "pixel_values" in inputs:
+            del inputs["pixel_values"]
+            tokens = image.tokens[None].to(self.model.device, self.model.dtype)
+            inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
+        return inputs
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
@@ -190,6 +209,8 @@ class TorchEngine:
         """The experts' weights (1, K) for a prompt, whose inputs change as `picture_means` tells; None without any."""
         if self.experts is None:
             return None
+        if "mm_encoder_outputs" in inputs and SLIDE in self.experts.plan.aside:
+            return self.experts.alone(SLIDE)
         with torch.inference_mode():
             return self.experts.route(pooled_picture(self.model, inputs), self.pooled_question(messages))[0]
 
@@ -197,7 +218,7 @@ class TorchEngine:
         """Weights (1, K) of the experts that speak, by name."""
         if gates is None:
             return {}
-        return {name: round(float(g), 4) for name, g in zip(self.experts.plan.names, gates[0], strict=True) if g > 0}
+        return {name: round(float(g), 4) for name, g in zip(self.experts.plan.everyone, gates[0], strict=True) if g > 0}
 
     def pooled_question(self, messages: Sequence[dict]) -> torch.Tensor:
         """(1, D): what the router reads of the last question; zeros where nothing was asked."""

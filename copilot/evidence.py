@@ -44,7 +44,7 @@ _NEUTRAL = frozenset(
         "section roi tissue sample total number amount quantity object structure instance item mean average "
         "diameter size width density percent percentage fraction share per cent square unit micron "
         "micrometer micrometre millimeter millimetre um µm μm mm px pixel vocabulary word known unknown "
-        "nearest closest concept term one answer result tool overall altogether respectively ",
+        "nearest closest concept term one answer result tool overall altogether respectively place looked ",
     )
 )
 _KINDS = {"": ("count",), "%": ("area_fraction",), "um": ("diameter",), "1/mm2": ("density",)}

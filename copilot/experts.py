@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from inspect import signature
@@ -32,7 +32,8 @@ PREFIX = "base_model.model."  # PEFT's, before a module's name
 @dataclass(frozen=True)
 class ExpertPlan:
     """names: one an expert. rank, alpha: of each expert's LoRA (Hu et al. 2021). targets: pattern that the whole
-    name of a linear layer must match. top: experts that may speak at once. hidden: width of the router."""
+    name of a linear layer must match. top: experts that may speak at once. hidden: width of the router. aside: further
+    experts, which no router chooses: what is shown does, such as a slide."""
 
     names: tuple[str, ...]
     rank: int
@@ -40,6 +41,12 @@ class ExpertPlan:
     targets: str
     top: int = 2
     hidden: int = 64
+    aside: tuple[str, ...] = ()
+
+    @property
+    def everyone(self) -> tuple[str, ...]:
+        """Names of all, those that the router chooses among first."""
+        return (*self.names, *self.aside)
 
     @property
     def scaling(self) -> float:
@@ -97,7 +104,7 @@ class ExpertLinear(nn.Module):
         super().__init__()
         self.base, self.plan = base, plan
         self._gates = (gates,)  # in a tuple: shared, not a part of each layer
-        width = plan.rank * len(plan.names)
+        width = plan.rank * len(plan.everyone)
         weight = base.weight
         self.down = nn.Parameter(weight.new_empty(width, base.in_features))
         self.up = nn.Parameter(weight.new_zeros(base.out_features, width))
@@ -143,7 +150,13 @@ class Experts(nn.Module):
     def route(self, picture: torch.Tensor, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gates and logits, (B, K) each; see `Router`."""
         logits = self.router(picture, question)
-        return top_gates(logits, self.plan.top), logits
+        return F.pad(top_gates(logits, self.plan.top), (0, len(self.plan.aside))), logits
+
+    def alone(self, name: str) -> torch.Tensor:
+        """Gates (1, K) that let one expert speak and no other."""
+        gates = torch.zeros(1, len(self.plan.everyone), device=self.router.none.device)
+        gates[0, self.plan.everyone.index(name)] = 1
+        return gates
 
     @contextmanager
     def speaking(self, gates: torch.Tensor | None) -> Iterator[None]:
@@ -177,7 +190,7 @@ class Experts(nn.Module):
                 matrix.register_hook(lambda gradient, kept=kept: gradient * kept)
 
     def _part(self, name: str) -> slice:
-        first = self.plan.rank * self.plan.names.index(name)
+        first = self.plan.rank * self.plan.everyone.index(name)
         return slice(first, first + self.plan.rank)
 
     def expert_state(self, name: str) -> dict[str, torch.Tensor]:
@@ -210,19 +223,25 @@ class Experts(nn.Module):
 
         for name in self.plan.names:
             write_atomic(folder / name / WEIGHTS, float16_bytes(self.expert_state(name)))
-            write_atomic(folder / name / "adapter_config.json", json.dumps(_peft_config(self.plan, base), indent=1))
+            write_atomic(folder / name / "adapter_config.json", json.dumps(peft_config(self.plan, base), indent=1))
         write_atomic(folder / ROUTER, float16_bytes(self.router.state_dict()))
-        about = asdict(self.plan) | {"picture_width": self.router.picture[0].normalized_shape[0]}
+        about = {key: value for key, value in asdict(self.plan).items() if key != "aside"}
+        about |= {"picture_width": self.router.picture[0].normalized_shape[0]}
         write_atomic(folder / ABOUT, json.dumps(about, indent=1))
 
 
 def load_experts(
-    model: nn.Module, folder: Path, names: Sequence[str] | None = None, new: Sequence[str] = ()
+    model: nn.Module,
+    folder: Path,
+    names: Sequence[str] | None = None,
+    new: Sequence[str] = (),
+    aside: Mapping[str, Path] | None = None,
 ) -> Experts:
     """Put the experts saved in `folder` into `model`.
 
     names: only these of them, in this order. new: further ones to be taught, which say nothing yet and which the
-    router gives as much as an expert that it knows nothing of (logit 0).
+    router gives as much as an expert that it knows nothing of (logit 0). aside: name -> folder of experts that the
+    router does not choose.
 
     Raises InputError where a file is missing, is not what it should be, or does not fit the model.
     """
@@ -233,9 +252,10 @@ def load_experts(
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         picture_width, all_names = about.pop("picture_width"), tuple(about.pop("names"))
         known = tuple(names or all_names)
-        plan = ExpertPlan(names=(*known, *new), **about)
+        plan = ExpertPlan(names=(*known, *new), **about | {"aside": tuple(aside or ())})
         router = load_file(folder / ROUTER)
         states = {name: load_file(folder / name / WEIGHTS) for name in known}
+        states |= {name: load_file(place / WEIGHTS) for name, place in (aside or {}).items()}
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{folder}: no whole set of experts ({reason}); give a folder that training wrote") from error
@@ -254,7 +274,7 @@ def load_experts(
     return experts.eval()
 
 
-def _peft_config(plan: ExpertPlan, base: str) -> dict:
+def peft_config(plan: ExpertPlan, base: str) -> dict:
     """adapter_config.json of one expert, so that PEFT loads it by itself."""
     from peft import LoraConfig
 
@@ -299,6 +319,8 @@ def picture_means(model: nn.Module, inputs) -> torch.Tensor:
     inputs: as the processor gives them. Where the model takes features, its pixel keys are replaced by them, so that
     the tower runs once.
     """
+    if "mm_encoder_outputs" in inputs:  # a slide's tokens, which no tower made of one picture
+        return inputs["mm_encoder_outputs"]["image"].pooler_output.mean(1)
     pixels = [key for key in inputs if key.startswith(("pixel_values", "image_grid", "image_sizes"))]
     if "pixel_values" not in pixels:
         return model.get_input_embeddings().weight.new_zeros(0, model.get_input_embeddings().embedding_dim)

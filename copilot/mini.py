@@ -6,6 +6,7 @@ mini's trained part is an ordinary PEFT folder (LoRA and connector) with the ada
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 from slidekick.copilot.base import base_folder, load_tower
@@ -13,6 +14,7 @@ from slidekick.copilot.hub import ADAPTER_CONFIG, Base, load_adapter, load_hub
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini"
 TOWER = "tower.safetensors"
+SLIDES = "slides"  # folder beside an adapter: the slide encoder, and the expert that reads its tokens
 
 
 def load_generalist(name: str = "mini"):
@@ -52,8 +54,14 @@ def load_base(tower: Path | None = None):
 
 
 def weights_hash(folder: Path = WEIGHTS) -> str:
-    """First 12 hex digits of the sha256 over all weight files, experts included, for `Answer.versions`."""
+    """First 12 hex digits of the sha256 over all weight files that read pictures, experts included, for
+    `Answer.versions`."""
+    return files_hash(file for file in folder.rglob("*.safetensors") if SLIDES not in file.relative_to(folder).parts)
+
+
+def files_hash(files: Iterable[Path]) -> str:
+    """First 12 hex digits of the sha256 over some files, in the order of their paths."""
     digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*.safetensors")):
+    for file in sorted(files):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:12]

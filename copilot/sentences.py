@@ -11,6 +11,8 @@ from slidekick.copilot.answer import Step
 from slidekick.copilot.language import many_of
 from slidekick.grounding import measure
 
+THE_PICTURE = f"the {measure.PICTURE}"
+
 
 def measured_text(steps: Sequence[Step], yes_no: bool) -> str:
     """A sentence for each call that looked for something, in their order; yes_no: whether a yes or no is asked for.
@@ -36,16 +38,18 @@ def count_sentence(argument: str, result: dict) -> str:
     if "count" not in result:
         return covers_sentence(argument, result)
     one = result["count"] == 1
-    return f"There {'is' if one else 'are'} {result['count']} {argument if one else many_of(argument)}."
+    counted = f"There {'is' if one else 'are'} {result['count']} {argument if one else many_of(argument)}"
+    return f"{counted}{f' in {of}' if (of := _whole(result)) != THE_PICTURE else ''}."
 
 
 def segment_sentence(argument: str, result: dict, yes: bool) -> str:
     """What is said after `segment`; yes: the question wants a yes or no first."""
     if missing := missing_sentence(argument, result):
         return missing
-    place = "throughout the picture" if result["where"] == measure.THROUGHOUT else f"in the {result['where']}"
+    of = _whole(result)
+    place = f"throughout {of}" if result["where"] == measure.THROUGHOUT else f"in the {result['where']}"
     start = f"Yes: {argument}" if yes else capital(argument)
-    return f"{start} was found, {place}, covering {result['area']} of the picture."
+    return f"{start} was found, {place}, covering {result['area']} of {of}."
 
 
 def measure_sentence(argument: str, result: dict) -> str:
@@ -57,7 +61,7 @@ def measure_sentence(argument: str, result: dict) -> str:
     one = result["count"] == 1
     named = f"{argument} was" if one else f"{many_of(argument)} were"
     size = f", with a mean diameter of {result['diameter']}" if "diameter" in result else ""
-    return f"{result['count']} {named} measured, covering {result['area']} of the picture{size}."
+    return f"{result['count']} {named} measured, covering {result['area']} of {_whole(result)}{size}."
 
 
 def missing_sentence(argument: str, result: dict) -> str | None:
@@ -67,12 +71,17 @@ def missing_sentence(argument: str, result: dict) -> str | None:
     if result.get("known") is False:
         nearest = f"; nearest known: {result['nearest']}" if "nearest" in result else ""
         return f'"{argument}" is not in the vocabulary{nearest}.'
-    return f"No {argument} was found in this picture."
+    return f"No {argument} was found in {_whole(result) if 'of' in result else 'this picture'}."
 
 
 def covers_sentence(argument: str, result: dict) -> str:
     """The area of what was found."""
-    return f"{capital(argument)} covers {result['area']} of the picture."
+    return f"{capital(argument)} covers {result['area']} of {_whole(result)}."
+
+
+def _whole(result: dict) -> str:
+    """What was looked at, as it stands in a sentence."""
+    return f"the {result.get('of', measure.PICTURE)}"
 
 
 def capital(text: str) -> str:

@@ -14,11 +14,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+
 from slidekick.copilot.answer import Evidence
 from slidekick.data.errors import SlidekickError
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
-from slidekick.grounding.measure import Measurement, measure
+from slidekick.grounding.measure import PICTURE, Measurement, measure
 
 MAX_CONCEPT = 48  # characters; the vocabulary's longest phrase has 27
 TOOL_NAMES = ("segment", "count", "measure")
@@ -49,6 +51,16 @@ class Toolbox:
         self.roi = roi
         self._seen: dict[str, Finding] = {}
         self._made = 0
+
+    @property
+    def shown(self) -> np.ndarray:
+        """What the model is shown."""
+        return self.roi.pixels
+
+    @property
+    def looked_at(self) -> tuple[tuple[int, int, int, int], ...]:
+        """(x, y, width, height) at level 0 of places that were looked at more closely than what is shown."""
+        return ()
 
     def segment(self, concept: str) -> dict:
         """Find one kind of structure in the picture: whether it is there, where, and how much it covers.
@@ -83,13 +95,15 @@ class Toolbox:
         """Look for several concepts at once, which costs one look at the picture; those seen before cost nothing."""
         new = {_key(concept): " ".join(concept.split()) for concept in concepts if _key(concept) not in self._seen}
         if new:
-            found = self.segmentor.segment(self.roi.pixels, list(new.values()), mpp=self.roi.mpp)
-            self._seen.update(zip(new, found, strict=True))
+            self._seen.update(zip(new, self._find(list(new.values())), strict=True))
+
+    def _find(self, concepts: list[str]) -> list[Finding]:
+        return self.segmentor.segment(self.roi.pixels, concepts, mpp=self.roi.mpp)
 
     def measurement(self, concept: str) -> Measurement | Finding:
         """What can be measured of it; the finding itself where the word is outside the vocabulary."""
         finding = self.finding(concept)
-        return measure(finding, self.roi.mpp) if finding.known else finding
+        return self._measured(finding) if finding.known else finding
 
     def call(self, name: str, arguments: object, step: str) -> Outcome:
         """Run one call of the model's and keep what backs it. Never raises for what the model wrote."""
@@ -112,6 +126,9 @@ class Toolbox:
             return Outcome({"error": what}, warnings=(f"{what}; see the log",))
         return Outcome(result, evidence, (finding,), _cautions(name, finding, concept))
 
+    def _measured(self, finding: Finding) -> Measurement:
+        return measure(finding, self.roi.mpp)
+
     def _tool(self, name: str) -> Callable[[str], dict] | None:
         return getattr(self, name) if isinstance(name, str) and name in TOOL_NAMES else None
 
@@ -123,7 +140,7 @@ class Toolbox:
         rle = to_rle(finding.mask) if finding.found else None
         items = [("presence", float(finding.presence), "probability")]
         if finding.found:
-            items += _values(name, measure(finding, self.roi.mpp))
+            items += _values(name, self._measured(finding))
         return tuple(self._item(kind, finding, value, unit, step, rle) for kind, value, unit in items)
 
     def _item(self, kind: str, finding: Finding, value: float | None, unit: str, step: str, rle) -> Evidence:
@@ -148,13 +165,14 @@ def compact_result(tool: str, measured: Measurement | Finding) -> dict:
 
     measured: a Measurement, or a Finding whose word is outside the vocabulary. Keys stand in a fixed order
     and are left out where there is nothing to say: `count` for regions, `diameter` where the scale is
-    unknown.
+    unknown, `of` where the whole picture was looked at.
     """
     if isinstance(measured, Finding):
         nearest = {"nearest": measured.nearest} if measured.nearest else {}
         return {"found": False, "known": False, **nearest}
+    of = {} if measured.of == PICTURE else {"of": measured.of}
     if not measured.found:
-        return {"found": False}
+        return {"found": False, **of}
     area, where = percent(measured.area_fraction), measured.place
     diameter = None if measured.mean_diameter_um is None else f"{measured.mean_diameter_um:.1f} um"
     keys = {
@@ -162,7 +180,7 @@ def compact_result(tool: str, measured: Measurement | Finding) -> dict:
         "count": {"count": measured.count} if measured.count is not None else {"area": area},
         "measure": {"count": measured.count, "area": area, "diameter": diameter},
     }[tool]
-    return {"found": True, **{key: value for key, value in keys.items() if value is not None}}
+    return {"found": True, **{key: value for key, value in keys.items() if value is not None}, **of}
 
 
 def percent(fraction: float) -> str:

@@ -50,7 +50,8 @@ def load_cases(items: Sequence[Item]) -> dict[str, Case]:
     cases = {}
     for name, entry in _written().items():
         pools = {}
-        for tissue, sources in entry["tissues"].items():
+        for tissue, about in entry["tissues"].items():
+            sources = about["from"]
             chosen = tuple(item for item in items if item.set in sources or f"{item.set}/{item.label}" in sources)
             if chosen:
                 pools[tissue] = chosen
@@ -66,9 +67,13 @@ def _written() -> dict:
     return yaml.safe_load(_FILE.read_text())
 
 
-def tissue_names() -> dict[str, str]:
-    """Every tissue that composed slides can show -> its case."""
-    return {tissue: name for name, entry in _written().items() for tissue in entry["tissues"]}
+def tissue_terms() -> dict[str, tuple[str, ...]]:
+    """Every tissue that composed slides can show -> the ontology's terms that it is a case of."""
+    return {
+        tissue: tuple(about.get("is", ()))
+        for entry in _written().values()
+        for tissue, about in entry["tissues"].items()
+    }
 
 
 def draw_layout(cases: Mapping[str, Case], seed: int, **sizes) -> tuple[Layout, dict[str, tuple[Item, ...]]]:
@@ -126,6 +131,7 @@ def truth(layout: Layout, cases: Mapping[str, Case], mpp: float) -> dict:
             for name in layout.tissues
         },
         "absent": [name for name in possible if name not in layout.tissues],
+        "cells": layout.cells.tolist(),
         "pieces": [[side * v for v in box] for box in layout.boxes()],
         "pen": any(stroke.colour is not None for stroke in layout.strokes),
         "fold": any(stroke.colour is None for stroke in layout.strokes),
@@ -223,7 +229,7 @@ def _bands(layout: Layout, pools: Mapping[str, Sequence[Item]], side: int) -> It
     rows, columns = layout.cells.shape
     look = np.random.default_rng([layout.seed, 5])
     gains, glass = look.uniform(0.85, 1.15, 3), look.uniform(236, 247, 3)
-    table = _stained(gains)
+    table = stain_table(gains)
     empty = np.clip(glass + look.integers(-2, 3, (side, side, 1)), 0, 255).astype(np.uint8)
     for row in range(rows):
         band = np.tile(empty, (1, columns, 1))
@@ -264,7 +270,12 @@ def cell_source(layout: Layout, row: int, column: int, pool: int) -> tuple[int, 
 def _cell(layout: Layout, pools, row: int, column: int, side: int) -> np.ndarray:
     pool = pools[layout.tissues[layout.cells[row, column]]]
     pick, turns, mirrored = cell_source(layout, row, column, len(pool))
-    picture = np.rot90(_picture(pool[pick].image, side), turns)
+    return cell_picture(pool[pick].image, side, turns, mirrored)
+
+
+def cell_picture(file: Path, side: int, turns: int, mirrored: bool) -> np.ndarray:
+    """uint8 (side, side, 3): a picture as a cell shows it. Raises InputError where it cannot be read."""
+    picture = np.rot90(_picture(file, side), turns)
     return picture[:, ::-1] if mirrored else picture
 
 
@@ -283,7 +294,7 @@ def _picture(file: Path, side: int) -> np.ndarray:
     return np.asarray(picture.resize((side, side), Image.Resampling.BICUBIC, box=box))
 
 
-def _stained(gains: np.ndarray) -> np.ndarray:
+def stain_table(gains: np.ndarray) -> np.ndarray:
     """uint8 (256, 1, 3): a table that changes optical densities by `gains` (3,), as stains differ between slides."""
     light = (np.arange(256)[:, None] + 1) / 256
     return np.clip(256 * light**gains - 1, 0, 255).astype(np.uint8)[:, None]

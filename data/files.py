@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slidekick.data.errors import OutputError
+
+BLOCK, BLOCKS = 65536, 64  # bytes and number of the parts of a file that name its content
 
 
 def cache_dir() -> Path:
@@ -91,6 +94,23 @@ def folder_atomic(path: str | os.PathLike, ours: Callable[[Path], bool]) -> Iter
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)  # gone after a successful replace
+
+
+def content_key(path: str | os.PathLike) -> str:
+    """A name for what is in a file, whatever it is called: its size and a hash of `BLOCKS` blocks spread over it.
+
+    A slide of gigabytes is named in milliseconds; two that differ in no block of theirs are taken for one. Raises
+    OSError where it cannot be read.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    with open(path, "rb") as stream:
+        size = stream.seek(0, os.SEEK_END)
+        digest.update(str(size).encode())
+        last = max(0, size - BLOCK)
+        for start in sorted({round(last * part / (BLOCKS - 1)) for part in range(BLOCKS)}):
+            stream.seek(start)
+            digest.update(stream.read(BLOCK))
+    return digest.hexdigest()
 
 
 def check_writable(folder: str | os.PathLike) -> Path:

@@ -72,9 +72,10 @@ class Slide:
     mpp: (x, y) µm per level-0 pixel, or None where neither the file nor the caller states it.
     """
 
-    def __init__(self, reader, source: str, mpp: tuple[float, float] | None) -> None:
+    def __init__(self, reader, source: str, mpp: tuple[float, float] | None, path: Path | None = None) -> None:
         self._reader = reader
         self.source = source
+        self.path = path  # where it lies, for its content's name and for other processes; never shown
         self.header: Header = reader.header
         self.mpp = mpp
         width, height = self.header.levels[0]
@@ -222,7 +223,7 @@ def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None 
     file = _file_of(path)
     _check_file(file)
     reader = open_best(file)
-    return Slide(reader, path.name, stated or reader.header.mpp)
+    return Slide(reader, path.name, stated or reader.header.mpp, file)
 
 
 def read_roi(path: str | os.PathLike, region: tuple[int, int, int, int] | None = None, mpp: float | None = None) -> Roi:

@@ -20,6 +20,7 @@ class Finding:
     prompt: the user's words.
     nearest: the nearest known concept where `known` is False.
     probability: float32 (H, W), calibrated probability that a pixel belongs to it; None where it was not kept.
+    within: bool (H, W), where it was looked for, such as the tissue of a slide; None: everywhere.
     """
 
     concept: str
@@ -31,6 +32,7 @@ class Finding:
     prompt: str = ""
     nearest: str | None = None
     probability: np.ndarray | None = None
+    within: np.ndarray | None = None
 
     @property
     def found(self) -> bool:

@@ -19,6 +19,7 @@ PLACES = (
     ("lower left", "lower centre", "lower right"),
 )
 THROUGHOUT = "throughout"
+PICTURE, TISSUE, PLACES_SEEN = "picture", "tissue", "places looked at"  # what areas are shares of
 SPREAD_CELLS = 6  # of the nine cells: a concept with a fair share in two thirds of them has no one place
 FAIR_SHARE = 1 / 18  # of the marked pixels: half of what a cell would hold if they were spread evenly
 
@@ -27,10 +28,11 @@ FAIR_SHARE = 1 / 18  # of the marked pixels: half of what a cell would hold if t
 class Measurement:
     """One concept, measured in one picture.
 
-    count: objects, None for a region. area_px: marked pixels. area_fraction: of the picture, 0–1.
-    density_per_mm2: objects per mm² of the picture. mean_diameter: of circles of the objects' areas.
+    count: objects, None for a region. area_px: marked pixels. area_fraction: of what was looked at, 0–1.
+    density_per_mm2: objects per mm² of it. mean_diameter: of circles of the objects' areas.
     nearest_neighbour_um: mean distance from an object's centre to the nearest other centre.
     place: where in the picture (see `place_of`), None when nothing was found.
+    of: what was looked at: the picture, the tissue of a slide, or some places on it.
     """
 
     concept: str
@@ -44,6 +46,7 @@ class Measurement:
     mean_diameter_px: float | None
     nearest_neighbour_um: float | None
     place: str | None
+    of: str = PICTURE
 
     def to_dict(self) -> dict:
         """JSON-ready form."""
@@ -54,6 +57,7 @@ def measure(finding: Finding, mpp: tuple[float, float] | None) -> Measurement:
     """Measure a finding; `mpp` is (x, y) µm per pixel of its mask, None where unknown."""
     mask = finding.mask
     area_px = int(np.count_nonzero(mask))
+    whole_px = mask.size if finding.within is None else max(area_px, int(np.count_nonzero(finding.within)), 1)
     pixel_um2 = mpp[0] * mpp[1] if mpp else None
     areas, centres = objects(finding.instances) if finding.instances is not None else (None, None)
     diameter_px = float(np.sqrt(4 * areas / math.pi).mean()) if areas is not None and len(areas) else None
@@ -64,12 +68,13 @@ def measure(finding: Finding, mpp: tuple[float, float] | None) -> Measurement:
         count=None if areas is None else len(areas),
         area_px=area_px,
         area_um2=area_px * pixel_um2 if known else None,
-        area_fraction=area_px / mask.size,
-        density_per_mm2=len(areas) / (mask.size * pixel_um2 / 1e6) if known and areas is not None else None,
+        area_fraction=area_px / whole_px,
+        density_per_mm2=len(areas) / (whole_px * pixel_um2 / 1e6) if known and areas is not None else None,
         mean_diameter_um=diameter_px * math.sqrt(pixel_um2) if known and diameter_px is not None else None,
         mean_diameter_px=diameter_px,
         nearest_neighbour_um=_spacing(centres * mpp) if known and centres is not None else None,
         place=place_of(mask),
+        of=PICTURE if finding.within is None else TISSUE,
     )
 
 

@@ -1,0 +1,130 @@
+"""Training of the slide encoder: first what each tile is, then how the language model reads the slide's tokens.
+
+`slidekick train slides rl/configs/slides.yaml --data DIR --out DIR`. Stage one teaches tissues on bags of tile features
+(`slide_bags.py`), cross-entropy on the shares of tissue in each tile; its temperature and what counts as "there" are
+fitted on val bags. Stage two is supervised fine-tuning on questions about slides (`slide_sft.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from slidekick.copilot.mini import load_mini
+from slidekick.copilot.slide_encoder import WEIGHTS, SlideEncoder, SlidePlan, load_slide_encoder
+from slidekick.copilot.slide_reader import tower_name
+from slidekick.copilot.slide_tiles import TileTower
+from slidekick.data.composed import tissue_terms
+from slidekick.data.items import load_items
+from slidekick.rl.mixture import load_config
+from slidekick.rl.slide_bags import GLASS_NAME, Bag, Bags, tissue_pools
+
+SECTIONS = ("start", "bags", "tissues", "reading")
+TRAINED = "slides"  # folder in --out: what goes beside an adapter
+
+
+def train_slides(config_path: Path, data: Path, out: Path, resume: bool = False) -> Path:
+    """Train the slide encoder and its expert, and return the folder that goes beside mini's adapter as `slides`.
+
+    resume: take up pools and the first stage where they are in `out`. Raises InputError for a configuration or data
+    that cannot be used.
+    """
+    from slidekick.rl.slide_sft import train_reading
+
+    config = load_config(config_path, SECTIONS)
+    start = Path(config["start"])
+    model, processor = load_mini(start)
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        for file in (*out.glob("pools-*.npz"), out / TRAINED / WEIGHTS):
+            file.unlink(missing_ok=True)
+    split_bags = _bags(config["bags"], data, TileTower(model, tower_name(start)), out)
+    if not (out / TRAINED / WEIGHTS).exists():
+        encoder = train_tissues(split_bags["train"], config["tissues"], config["tissues"]["seed"])
+        fitted(encoder, [split_bags["val"].draw(number) for number in range(config["bags"]["val"])])
+        encoder.save(out / TRAINED)
+    encoder = load_slide_encoder(out / TRAINED)
+    train_reading(model, processor, encoder, split_bags["train"], config["reading"], out, resume)
+    return out / TRAINED
+
+
+def _bags(plan: dict, data: Path, tower: TileTower, out: Path) -> dict[str, Bags]:
+    """Bags of train and val; a tissue without a train picture is none."""
+    sizes = {"rows": tuple(plan["rows"]), "columns": tuple(plan["columns"])}
+    items = {split: load_items(data, split=split) for split in ("train", "val")}
+    pools = {
+        split: tissue_pools(some, tower, plan["seed"], out / f"pools-{split}.npz") for split, some in items.items()
+    }
+    tissues = [name for name in pools["train"] if name != GLASS_NAME]
+    return {split: Bags(some, pools[split], tissues, **sizes) for split, some in items.items()}
+
+
+def train_tissues(bags: Bags, plan: dict, seed: int) -> SlideEncoder:
+    """Teach an encoder which tissue each tile is. plan: steps, bags (a step), learning_rate, noise."""
+    torch.manual_seed(seed)
+    rng = np.random.default_rng(seed)
+    terms = tissue_terms()
+    width = bags.pools[bags.tissues[0]].tokens.shape[1]
+    encoder = SlideEncoder(SlidePlan(bags.tissues, tokens=width, kinds={name: terms[name] for name in bags.tissues}))
+    encoder.train()
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=plan["learning_rate"], weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan["learning_rate"], total_steps=plan["steps"])
+    bar, began = tqdm(range(plan["steps"]), desc="tissues", mininterval=5), time.time()
+    for step in bar:
+        loss = torch.zeros(())
+        for _ in range(plan["bags"]):
+            bag = bags.draw(int(rng.integers(1 << 31)))
+            features, _, places, shares = tensors(bag)
+            features = features * (1 + plan["noise"] * torch.randn_like(features))
+            logits = encoder.tissues(features, places)
+            loss = loss + F.cross_entropy(logits, shares, label_smoothing=0.05) / plan["bags"]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+        if step % 20 == 0:
+            bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.time() - began) / 60:.1f}")
+    return encoder.eval()
+
+
+def fitted(encoder: SlideEncoder, bags: Sequence[Bag]) -> SlideEncoder:
+    """The same encoder with temperature and presence fitted on held-out slides."""
+    with torch.inference_mode():
+        seen = [(encoder.tissues(f, p), shares) for f, _, p, shares in map(tensors, bags)]
+        grid = np.exp(np.linspace(np.log(0.5), np.log(8), 60))
+        losses = [
+            sum(float(F.cross_entropy(logits / t, shares, reduction="sum")) for logits, shares in seen) for t in grid
+        ]
+        encoder.plan = replace(encoder.plan, temperature=float(grid[int(np.argmin(losses))]) * encoder.plan.temperature)
+        said = [(encoder.shares(f, p).numpy(), shares.mean(0).numpy()) for f, _, p, shares in map(tensors, bags)]
+    encoder.plan = replace(encoder.plan, least=_least(said, [_column_mask(encoder, bag) for bag in bags]))
+    return encoder
+
+
+def _column_mask(encoder: SlideEncoder, bag: Bag) -> np.ndarray:
+    """bool (K,): tissues that a slide of this case is asked about."""
+    asked = {*bag.layout.tissues, *bag.absent}
+    return np.array([name in asked for name in encoder.plan.tissues])
+
+
+def _least(said, asked) -> float:
+    """The share from which on a tissue counts as there: where presence and absence are right most often, each kind
+    weighted alike."""
+    values = np.concatenate([one[0][mask] for one, mask in zip(said, asked, strict=True)])
+    truth = np.concatenate([one[1][mask] > 0 for one, mask in zip(said, asked, strict=True)])
+    levels = np.linspace(0.002, 0.2, 100)
+    balanced = [((values >= t)[truth].mean() + (values < t)[~truth].mean()) / 2 for t in levels]
+    best = np.flatnonzero(np.isclose(balanced, max(balanced)))
+    return float(levels[best[len(best) // 2]])
+
+
+def tensors(bag: Bag) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """features, tokens, places and shares."""
+    return tuple(torch.from_numpy(one) for one in (bag.features, bag.tokens, bag.places, bag.shares))

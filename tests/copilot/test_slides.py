@@ -1,0 +1,289 @@
+"""Whole slides: two painted tissues surveyed, structures looked for in places, answers that tell which is which."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slidekick.copilot import Answer, Copilot
+from slidekick.copilot.engine import SLIDE, SlidePicture, TorchEngine
+from slidekick.copilot.experts import ExpertPlan, Experts
+from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
+from slidekick.copilot.slide_reader import SlideReader
+from slidekick.copilot.slide_tiles import slide_tiles
+from slidekick.copilot.slide_tools import PLACE_UM, PLACES, SlideToolbox, mentioned
+from slidekick.copilot.survey import APART, meant
+from slidekick.copilot.tools import tool_schemas
+from slidekick.data.errors import InputError
+from slidekick.data.slide import Region, open_slide
+
+_spec = importlib.util.spec_from_file_location("slide_files", Path(__file__).parents[1] / "data" / "conftest.py")
+_files = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_files)
+
+TUMOUR, FAT = "lung adenocarcinoma", "adipose tissue"
+COLOURS = {TUMOUR: (150, 40, 150), FAT: (230, 120, 60)}
+PLAN = SlidePlan((TUMOUR, FAT, "stroma"), features=3, tokens=32, hidden=16, kinds={TUMOUR: ("tumour",), FAT: (FAT,)})
+
+
+class ColourTower:
+    """A tile is its mean colour; counts the tiles it was given."""
+
+    features, tokens, name = 3, 32, "colours"
+
+    def __init__(self) -> None:
+        self.seen = 0
+
+    def __call__(self, tiles: np.ndarray):
+        self.seen += len(tiles)
+        mean = tiles.mean((1, 2)).astype(np.float32) / 255
+        return mean, np.tile(mean[:, :1], (1, self.tokens))
+
+
+def taught_encoder() -> SlideEncoder:
+    """Knows the two colours, and a third that no slide here shows."""
+    torch.manual_seed(0)
+    encoder = SlideEncoder(PLAN)
+    colours = torch.tensor([*COLOURS.values(), (60, 90, 200)]).float() / 255
+    optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
+    for _ in range(150):
+        kinds = torch.randint(3, (1,)).expand(12)
+        features = colours[kinds] + 0.02 * torch.randn(12, 3)
+        places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(3.0), indexing="ij"), -1).reshape(-1, 2)
+        loss = torch.nn.functional.cross_entropy(encoder.tissues(features, places), kinds)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return encoder.eval()
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """Tumour on the left third of the tissue, fat on the rest, glass around; 0.5 µm."""
+    pixels = np.full((2600, 3600, 3), 244, np.uint8)
+    pixels[400:2200, 300:1300] = COLOURS[TUMOUR]
+    pixels[400:2200, 1300:3300] = COLOURS[FAT]
+    noise = np.random.default_rng(0).integers(-9, 10, (*pixels.shape[:2], 1))
+    pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
+    with open_slide(_files.write_pyramid(tmp_path_factory.mktemp("slide") / "case.tif", pixels, 3, 0.5)) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return SlideReader(ColourTower(), taught_encoder())
+
+
+@pytest.fixture(scope="module")
+def survey(slide, reader):
+    return reader.survey(slide, keep=False)
+
+
+def call(name, concept):
+    return ToolCall(name, {"concept": concept}).to_text()
+
+
+def test_a_tissue_has_its_share_and_its_place(survey):
+    found = survey.find(TUMOUR, (TUMOUR,))
+    assert found.found
+    assert found.mask.sum() / found.within.sum() == pytest.approx(1 / 3, abs=0.06)
+    columns = np.nonzero(found.mask.any(0))[0]
+    assert columns.max() < 0.45 * found.mask.shape[1]
+    heat = survey.draw(survey.likely((TUMOUR,)))
+    assert heat[found.mask].mean() > 0.9
+
+
+def test_an_absent_tissue_is_an_empty_mask(survey):
+    found = survey.find("stroma", ("stroma",))
+    assert not found.found
+    assert found.presence < 0.5
+    assert found.mask.sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "tissues"),
+    [
+        ("Lung adenocarcinoma", (TUMOUR,)),
+        ("cancer", (TUMOUR,)),
+        ("fat", (FAT,)),
+        ("nucleus", ()),
+        ("unicorn", ()),
+    ],
+)
+def test_words_mean_a_tissue_or_all_that_are_a_case_of_it(survey, words, tissues):
+    assert meant(words, survey.encoder) == tissues
+
+
+def test_an_answer_tells_shares_of_the_tissue_and_follows_the_schema(survey, segmentor, scripted):
+    answer = Copilot(scripted(call("measure", "tumour"), "It covers 90% of the picture."), segmentor).ask(
+        survey, "How much tumour is there?"
+    )
+    share = next(item for item in answer.evidence if item.kind == "area_fraction").value
+    assert answer.text == f"Tumour covers {round(100 * share)}% of the tissue."
+    assert share == pytest.approx(1 / 3, abs=0.06)
+    assert all(claim.supported for claim in answer.claims)
+    import slidekick.copilot
+
+    schema = json.loads((Path(slidekick.copilot.__file__).parent / "answer.schema.json").read_text())
+    jsonschema.validate(json.loads(json.dumps(answer.to_dict())), schema)
+    assert Answer.from_dict(json.loads(json.dumps(answer.to_dict()))) == answer
+
+
+def test_what_is_not_there_is_said_so(survey, segmentor, scripted):
+    answer = Copilot(scripted(call("segment", "stroma"), "Yes."), segmentor).ask(survey, "Is there stroma?")
+    assert answer.text == "No stroma was found in the tissue."
+    assert answer.short == "no"
+    assert not any(item.found for item in answer.evidence)
+
+
+def test_structures_are_counted_in_places_and_told_as_such(survey, segmentor, scripted):
+    answer = Copilot(scripted(call("count", "nucleus"), "Many."), segmentor).ask(survey, "How many nuclei are there?")
+    assert len(answer.looked) == PLACES
+    assert answer.text == f"There are {3 * PLACES} nuclei in the places looked at."
+    assert segmentor.calls == ["nucleus"] * PLACES
+    width, height = survey.slide.dimensions
+    for x, y, w, h in answer.looked:
+        assert 0 <= x <= x + w <= width
+        assert 0 <= y <= y + h <= height
+        assert w == round(PLACE_UM / 0.5)
+    density = next(
+        item.value
+        for item in SlideToolbox(segmentor, survey).call("measure", {"concept": "nucleus"}, "t1").evidence
+        if item.kind == "density"
+    )
+    assert density == pytest.approx(3 * PLACES / (PLACES * PLACE_UM**2 / 1e6), rel=1e-6)
+
+
+def test_places_lie_in_the_tissue_that_the_question_names(survey, segmentor):
+    assert mentioned("How many nuclei are there in the tumour?", survey) == (TUMOUR,)
+    box = SlideToolbox(segmentor, survey, "How many nuclei are there in the tumour?")
+    box.call("count", {"concept": "nucleus"}, "t1")
+    assert box.looks
+    assert all(look.roi.region.x + look.roi.region.width / 2 < 1400 for look in box.looks)
+
+
+def test_unknown_words_stay_unknown(survey, segmentor, scripted):
+    answer = Copilot(scripted(call("count", "unicorn"), "No."), segmentor).ask(survey, "How many unicorns?")
+    assert answer.short == "unknown"
+    assert "not in the" in answer.text
+
+
+def test_places_are_apart_and_never_more_than_there_are(survey):
+    for among in ((), (TUMOUR,)):
+        chosen = survey.places(5, among)
+        assert len(set(chosen)) == len(chosen) <= 5
+    where = survey.tiles.places[survey.places(5, (FAT,))]
+    gaps = np.abs(where[:, None] - where[None]).max(-1)[~np.eye(len(where), dtype=bool)]
+    assert gaps.min() >= APART
+    assert len(survey.places(10_000)) == len(survey.tiles)
+
+
+def test_features_are_kept_by_the_files_content(slide, tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path))
+    tower = ColourTower()
+    first = slide_tiles(slide, tower)
+    again = slide_tiles(slide, tower)
+    assert tower.seen == len(first) > 50
+    assert np.array_equal(first.features, again.features)
+    (file,) = (tmp_path / "tiles").iterdir()
+    file.write_bytes(file.read_bytes()[:100])
+    assert len(slide_tiles(slide, tower)) == len(first)
+    assert tower.seen == 2 * len(first)
+
+
+def test_blank_glass_has_no_tissue_and_nothing_is_found(tmp_path, reader, segmentor, scripted):
+    blank = np.full((2100, 2100, 3), 243, np.uint8)
+    with open_slide(_files.write_pyramid(tmp_path / "blank.tif", blank, 2, 0.5)) as opened:
+        survey = reader.survey(opened, keep=False)
+        assert len(survey.tiles) == 0
+        for tool, concept in (("segment", "tumour"), ("count", "nucleus")):
+            answer = Copilot(scripted(call(tool, concept), "Yes, 12."), segmentor).ask(survey, f"Is there {concept}?")
+            assert answer.text.startswith("No ")
+        assert survey.tokens.shape == (SIDE * SIDE, PLAN.tokens)
+
+
+def test_a_slide_without_scale_is_refused(tmp_path, reader):
+    pixels = np.full((2100, 2100, 3), 200, np.uint8)
+    with (
+        open_slide(_files.write_pyramid(tmp_path / "bare.tif", pixels, 2, None)) as opened,
+        pytest.raises(InputError, match=r"bare.tif: no scale .*--mpp"),
+    ):
+        reader.survey(opened, keep=False)
+
+
+@given(st.integers(1, 60), st.integers(0, 1000))
+@settings(max_examples=40, deadline=None)
+def test_each_token_shares_its_attention_out_whole_and_looks_at_its_own_place(number, seed):
+    rng = np.random.default_rng(seed)
+    places = torch.from_numpy(rng.integers(0, 30, (number, 2)).astype(np.float32))
+    weights = SlideEncoder(PLAN).attention(places)
+    assert weights.shape == (SIDE * SIDE, number + 1)
+    assert torch.allclose(weights.sum(1), torch.ones(SIDE * SIDE), atol=1e-5)
+    assert (weights >= 0).all()
+
+
+def test_tokens_do_not_depend_on_the_order_of_tiles(survey):
+    parts = [
+        torch.from_numpy(part).float() for part in (survey.tiles.features, survey.tiles.tokens, survey.tiles.places)
+    ]
+    order = torch.randperm(len(parts[0]))
+    with torch.inference_mode():
+        assert torch.allclose(survey.encoder(*parts), survey.encoder(*(part[order] for part in parts)), atol=1e-4)
+
+
+def test_encoder_is_saved_and_loaded(tmp_path, survey):
+    survey.encoder.save(tmp_path)
+    loaded = load_slide_encoder(tmp_path)
+    assert loaded.plan == survey.encoder.plan
+    parts = [torch.from_numpy(part).float() for part in (survey.tiles.features, survey.tiles.places)]
+    with torch.inference_mode():
+        assert torch.allclose(loaded.tissues(*parts), survey.encoder.tissues(*parts), atol=0.05)
+
+
+@pytest.mark.parametrize("damage", ["missing", "cut", "other"])
+def test_a_broken_encoder_is_told_in_one_line(tmp_path, damage):
+    SlideEncoder(PLAN).save(tmp_path)
+    if damage == "missing":
+        (tmp_path / "encoder.json").unlink()
+    elif damage == "cut":
+        file = tmp_path / "encoder.safetensors"
+        file.write_bytes(file.read_bytes()[:200])
+    else:
+        (tmp_path / "encoder.json").write_text('{"schema": "another"}')
+    with pytest.raises(InputError, match="no slide encoder"):
+        load_slide_encoder(tmp_path)
+
+
+def test_a_model_reads_the_tokens_of_a_slide_with_the_expert_for_slides(own_tiny):
+    model, processor = own_tiny
+    if not hasattr(model.model, "multi_modal_projector"):
+        pytest.skip("slide tokens are for models of mini's kind; others are shown pictures")
+    width = model.get_input_embeddings().embedding_dim
+    plan = ExpertPlan(("first",), 2, 4, r".*language_model.*q_proj", top=1, aside=(SLIDE,))
+    experts = Experts(model, plan, width, width)
+    engine = TorchEngine(model, processor, max_new_tokens=8, experts=experts)
+    pixels = np.full((60, 60, 3), 200, np.uint8)
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is shown?"}]}]
+    torch.manual_seed(0)
+    pictures = [SlidePicture(pixels, torch.randn(36, width)) for _ in range(2)]
+    turns = [list(engine.turn(asked, picture, tool_schemas()))[-1] for picture in (*pictures, pixels)]
+    assert turns[0].gates == turns[1].gates == {SLIDE: 1.0}
+    assert turns[2].gates == {"first": 1.0}
+    logits = [engine.options(asked, picture, tool_schemas(), ["colon", "lung"]) for picture in pictures]
+    assert not np.allclose(*logits)
+
+
+def test_regions_of_tiles_lie_on_the_slide(survey):
+    width, height = survey.slide.dimensions
+    for index in (0, len(survey.tiles) - 1):
+        region = survey.tiles.region(index)
+        assert isinstance(region, Region)
+        assert region.x + region.width <= width
+        assert region.y + region.height <= height
