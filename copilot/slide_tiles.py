@@ -146,7 +146,7 @@ def _kept_file(slide: Slide, grid: TileGrid, tower: TileTower) -> Path | None:
 
 def _load(file: Path, number: int) -> tuple[np.ndarray, np.ndarray] | None:
     try:
-        with np.load(file, allow_pickle=False) as kept:
+        with np.load(file) as kept:
             features, tokens = kept["features"], kept["tokens"]
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         return None  # not there, or cut short: made anew

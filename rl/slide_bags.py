@@ -52,7 +52,7 @@ def tissue_pools(items: Sequence[Item], tower: TileTower, seed: int, file: Path 
     from tqdm import tqdm
 
     if file is not None and file.exists():
-        with np.load(file, allow_pickle=False) as kept:
+        with np.load(file) as kept:
             names = [key.removesuffix("/tokens") for key in kept.files if key.endswith("/tokens")]
             return {name: Pool(kept[f"{name}/features"], kept[f"{name}/tokens"]) for name in names}
     rng = np.random.default_rng(seed)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
 from slidekick.copilot.engine import SLIDE
@@ -21,8 +22,10 @@ from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.instructions.slides import exchange, slide_questions
 from slidekick.rl.instructions.turns import conversation
-from slidekick.rl.sft import BASE, CachedVisionCollator, answered_loss, cached_arguments, encode
+from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, answered_loss, cached_arguments, encode
 from slidekick.rl.slide_bags import Bags
+
+STATE = "reading.safetensors"  # of a checkpoint: what is trained, and nothing of the base
 
 
 def slide_rows(bags: Bags, processor, count: int, seed: int) -> list[dict]:
@@ -79,9 +82,23 @@ class SlideTrainer(SFTTrainer):
         loss, outputs = answered_loss(model, inputs, tokens, inputs.pop("labels"), num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file(self.experts.expert_state(SLIDE) | self.encoder.state_dict(), folder / STATE)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        state = load_file(Path(resume_from_checkpoint) / STATE)
+        own = self.encoder.state_dict()
+        self.encoder.load_state_dict({name: state.pop(name) for name in own})
+        self.experts.load_expert(SLIDE, state)
+
 
 def train_reading(model, processor, encoder: SlideEncoder, bags: Bags, config: dict, out: Path, resume: bool) -> None:
-    """Teach encoder and slide expert, and write both to `out`/slides. config: sections expert, questions, sft."""
+    """Teach encoder and slide expert, and write both to `out`/slides.
+
+    config: sections expert, questions, sft. resume: go on from the last checkpoint in `out`, if there is one.
+    """
     from datasets import Dataset
 
     model.requires_grad_(False)
@@ -101,7 +118,7 @@ def train_reading(model, processor, encoder: SlideEncoder, bags: Bags, config: d
         encoder=encoder,
         experts=experts,
     )
-    trainer.train(resume_from_checkpoint=False)
+    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
     encoder.save(out / "slides")
     save_expert(experts, out / "slides" / SLIDE)
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))

@@ -159,7 +159,7 @@ class Baseline:
     def judge(self, survey: Survey, row: dict) -> dict:
         """The same judgements as `by_tools`."""
         features = survey.tiles.features.astype(np.float32)
-        mean = features.mean(0, keepdims=True)
+        mean = features.sum(0, keepdims=True) / max(len(features), 1)
         shares = dict(zip(self.tissues, self._share.predict(mean)[0].clip(0, 1), strict=True))
         scaled = self.scaler.transform(mean)
         there = {name: bool(model.predict(scaled)[0]) for name, model in self._present.items()}
@@ -170,7 +170,7 @@ class Baseline:
             "pointed": [],
         }
         for name in row["tissues"]:
-            if name in self._present:
+            if name in self._present and len(features):
                 best = int(self._present[name].decision_function(self.scaler.transform(features)).argmax())
                 judged["pointed"].append(float(tissue_at(survey, best, row) == name))
         if leads(row):

@@ -18,11 +18,12 @@ THIRD = {"lung squamous cell carcinoma": (60, 60, 200)}
 
 
 def lung_items(folder, split="test") -> list[Item]:
-    """A picture of one colour for each of three tissues."""
-    items = []
+    """A picture of one colour for each of three tissues, grained as tissue is and ink is not."""
+    items, rng = [], np.random.default_rng(0)
     for name, colour in (COLOURS | THIRD).items():
         file = folder / f"{split}-{name}.png"
-        Image.fromarray(np.full((96, 128, 3), colour, np.uint8)).save(file)
+        grain = np.repeat(np.repeat(rng.integers(-50, 51, (24, 32, 1)), 4, 0), 4, 1)
+        Image.fromarray(np.clip(np.array(colour) + grain, 0, 255).astype(np.uint8)).save(file)
         items.append(Item("lc25000_lung", file.stem, file, split, label=name))
     return items
 
