@@ -1,12 +1,13 @@
-"""`slidekick report IMAGE`: a draft report on a picture; the page and its JSON form go into --out."""
+"""`slidekick report IMAGE`: a draft report on a picture or a whole slide; the page and its JSON form go into --out."""
 
 from __future__ import annotations
 
 import argparse
 import json
 
+from slidekick.apps.ask import surveyed
 from slidekick.apps.loading import add_model, load_copilot, tell
-from slidekick.apps.options import add_picture, add_results, read_picture
+from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
 from slidekick.data.files import check_writable, write_atomic
 
 
@@ -27,12 +28,16 @@ def run(args: argparse.Namespace) -> int:
     """Draft, print, and write where asked."""
     if args.out:
         check_writable(args.out)
-    roi = read_picture(args)
+    slide = read_slide(args)
+    picture = read_picture(args) if slide is None else None
     copilot = load_copilot(args.model, args.segmentor)
     from slidekick.copilot.report import draft_report, to_dict, to_html
 
+    if slide is not None:
+        picture = copilot.survey(slide)
+        tell(surveyed(picture))
     tell("drafting ...")
-    report = draft_report(copilot, roi, args.concept)
+    report = draft_report(copilot, picture, args.concept)
     data = to_dict(report)
     if args.out:
         for name, content in (("report.html", to_html(report)), ("report.json", json.dumps(data, indent=2))):
@@ -56,7 +61,7 @@ def as_text(report) -> str:
             lines.append(f"  {m.concept}: not found")
             continue
         count = "" if m.count is None else f"{m.count}, "
-        lines.append(f"  {m.concept}: {count}{100 * m.area_fraction:.1f} % of the picture, {m.place}")
+        lines.append(f"  {m.concept}: {count}{100 * m.area_fraction:.1f} % of the {m.of}, {m.place}")
     for title, texts in (("Left out", report.left_out), ("Warnings", report.warnings)):
         if texts:
             lines += ["", title, *(f"  {text}" for text in texts)]

@@ -17,6 +17,7 @@ import numpy as np
 from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence
 from slidekick.copilot.copilot import REPLACED, Copilot
 from slidekick.copilot.language import plural
+from slidekick.copilot.survey import Survey
 from slidekick.copilot.tools import Toolbox
 from slidekick.data.pages import page_environment
 from slidekick.data.slide import Roi
@@ -25,7 +26,7 @@ from slidekick.grounding.measure import Measurement, measure
 
 SCHEMA = "slidekick.report/1"
 TEMPLATES = Path(__file__).parent / "templates"
-OPENING = "What does this picture show?"
+OPENING, OPENING_SLIDE = "What does this picture show?", "What is the main tissue on this slide?"
 MAX_FOUND = 3  # questions on what was found: the table holds the rest, and each question costs two model turns
 MAX_ABSENT = 2  # questions on what was not found, likewise
 PICTURE_PX = 1400  # longest side of the pictures in the page: sharp on a printed page, a few megabytes at most
@@ -75,18 +76,22 @@ class Report:
     schema: str = SCHEMA
 
 
-def draft_report(copilot: Copilot, roi: Roi, concepts: Sequence[str] | None = None) -> Report:
-    """Ask a fixed set of questions, measure every concept, keep what is backed.
+def draft_report(copilot: Copilot, picture: Roi | Survey, concepts: Sequence[str] | None = None) -> Report:
+    """Ask a fixed set of questions about a picture or a surveyed slide, measure every concept, keep what is backed.
 
-    concepts: what to measure; the segmentor's whole vocabulary where None. Raises InputError as `Copilot.ask` does.
+    concepts: what to measure; where None the segmentor's whole vocabulary, or of a slide every tissue that can be told.
+    Raises InputError as `Copilot.ask` does.
     """
+    slide = isinstance(picture, Survey)
     if concepts is None:
-        concepts = list(copilot.segmentor.vocabulary.concepts)
-    box = copilot.toolbox(roi)
+        concepts = picture.encoder.plan.tissues if slide else list(copilot.segmentor.vocabulary.concepts)
+    box = copilot.toolbox(picture)
+    roi = box.roi
     box.look_for(concepts)
     findings = [box.finding(concept) for concept in concepts]
     facts, evidence = _facts(box, concepts, findings)
-    answers = [copilot.ask(roi, question, box=box) for question in (OPENING, *_questions(facts))]
+    opening = OPENING_SLIDE if slide else OPENING
+    answers = [copilot.ask(picture, question, box=box) for question in (opening, *_questions(facts))]
     reading, measured, left_out = _sort_claims(answers, evidence)
     height, width = roi.pixels.shape[:2]
     region = roi.region
@@ -144,7 +149,7 @@ def _facts(box: Toolbox, concepts: Sequence[str], findings: Sequence[Finding]) -
         outcome = box.call("measure", {"concept": concept}, f"m{i}")
         evidence += outcome.evidence
         ids = tuple(item.id for item in outcome.evidence)
-        measured = measure(finding, box.roi.mpp)
+        measured = box.measurement(concept) if finding.known else measure(finding, box.roi.mpp)
         facts.append(Fact(measured, float(finding.presence), colours.get(finding.concept), ids))
     return sorted(facts, key=lambda fact: -fact.measurement.area_px), evidence
 

@@ -12,9 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidekick.copilot import Answer, Copilot
+from slidekick.copilot.case import ask_case
 from slidekick.copilot.engine import SLIDE, SlidePicture, TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.report import draft_report, to_html
 from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.copilot.slide_tiles import slide_tiles
@@ -287,3 +289,46 @@ def test_regions_of_tiles_lie_on_the_slide(survey):
         assert isinstance(region, Region)
         assert region.x + region.width <= width
         assert region.y + region.height <= height
+
+
+def test_a_case_says_what_its_slides_say_together(survey, segmentor, scripted):
+    lines = [call("segment", "tumour"), "Yes."] * 2
+    result = ask_case(Copilot(scripted(*lines), segmentor), [survey, survey], "Is there tumour?")
+    share = survey.find(TUMOUR, (TUMOUR,))
+    whole = f"{round(100 * share.mask.sum() / share.within.sum())}%"
+    assert result.text == (
+        f"Tumour was found on both slides (case.tif {whole}, case.tif (2) {whole}), {whole} of all their tissue."
+    )
+    assert [name for name, _ in result.slides] == ["case.tif", "case.tif (2)"]
+    assert all(answer.evidence for _, answer in result.slides)
+    json.dumps(result.to_dict())
+
+
+def test_a_case_without_the_tissue_says_so(survey, segmentor, scripted):
+    lines = [call("segment", "stroma"), "No."] * 3
+    result = ask_case(Copilot(scripted(*lines), segmentor), [survey] * 3, "Is there stroma?")
+    assert result.text == "No stroma was found on any of 3 slides."
+
+
+def test_counts_of_a_case_add_up(survey, segmentor, scripted):
+    lines = [call("count", "nucleus"), "Many."] * 2
+    result = ask_case(Copilot(scripted(*lines), segmentor), [survey, survey], "How many nuclei?")
+    assert result.text.startswith(f"{2 * 3 * PLACES} nuclei in the places looked at on both slides")
+
+
+def test_readings_of_a_case_stand_side_by_side(survey, segmentor, scripted):
+    result = ask_case(Copilot(scripted("lung", "colon"), segmentor), [survey, survey], "Which organ is it?")
+    assert result.text == "case.tif: lung. case.tif (2): colon."
+    with pytest.raises(InputError, match="0 slides"):
+        ask_case(Copilot(scripted(), segmentor), [], "Which organ is it?")
+
+
+def test_a_report_on_a_slide_tells_each_tissue_of_the_tissue(survey, segmentor, scripted):
+    lines = ["lung", *[call("segment", "lung adenocarcinoma"), "Yes."] * 8]
+    report = draft_report(Copilot(scripted(*lines), segmentor), survey, [TUMOUR, FAT, "stroma"])
+    measured = {fact.measurement.concept: fact.measurement for fact in report.facts}
+    assert measured[TUMOUR].of == measured[FAT].of == "tissue"
+    assert measured[TUMOUR].area_fraction + measured[FAT].area_fraction == pytest.approx(1, abs=0.02)
+    assert not measured["stroma"].found
+    assert report.size == survey.thumbnail.pixels.shape[1::-1]
+    assert "of the tissue" in to_html(report)
