@@ -19,6 +19,7 @@ from slidekick.data.errors import SlidekickError
 COMMANDS = {
     "ask": "answer a question about a picture, with the evidence",
     "case": "ask several slides of a patient one question",
+    "batch": "ask many slides, on several workers or a cluster",
     "segment": "find structures by name: masks, numbers, overlay",
     "report": "draft a report on a picture, every finding with its evidence",
     "chat": "open the chat page in a browser",

@@ -1,0 +1,116 @@
+"""`slidekick batch SLIDE|FOLDER ... --ask QUESTION --out DIR`: many slides, on several workers or a Ray cluster.
+
+Writes results.parquet (a row for each slide and question) and, where slides failed, failed.csv. A run that was stopped
+goes on with what is missing. --ray ADDRESS names a cluster whose machines see the same paths.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from slidekick.apps.loading import add_model, tell
+from slidekick.copilot.answer import check_question
+from slidekick.data.errors import InputError
+from slidekick.data.files import check_writable
+
+SCHEMA = "slidekick.batch/1"
+SUFFIXES = {
+    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff",
+    ".png", ".jpg", ".jpeg",
+}  # fmt: skip
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `slidekick batch`."""
+    parser.add_argument("slides", metavar="SLIDE", nargs="*", type=Path, help="slides, or folders of slides")
+    parser.add_argument("--table", type=Path, metavar="CSV", help="columns slide, and case, mpp, question where needed")
+    parser.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="asked of each; may be repeated")
+    parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for results and what is done")
+    parser.add_argument("--workers", type=int, metavar="N", help="slides at once (default: one for each core)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster, such as auto or ray://head:10001")
+    add_model(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Work through the slides; 1 where some failed, 0 otherwise."""
+    if find_spec("ray") is None:
+        raise InputError("ray is not installed; pip install 'slidekick[batch]' brings it")
+    workers = args.workers or os.cpu_count() or 1
+    if workers < 1:
+        raise InputError(f"--workers {args.workers}: give 1 or more")
+    from slidekick.copilot.batch import collect, left_over, run_batch
+
+    tasks = tasks_of(args)
+    check_writable(args.out)
+    left = len(left_over(tasks, args.out))
+    if left < len(tasks):
+        tell(f"{len(tasks) - left} of {len(tasks)} slides are done already")
+    from tqdm import tqdm
+
+    make = partial(make_copilot, args.model, args.segmentor)
+    made = run_batch(tasks, make, args.out, workers, args.ray)
+    for one in tqdm(made, total=left, desc="slides", disable=None, file=sys.stderr):
+        if one["error"]:
+            tqdm.write(f"slidekick: {one['error']}", file=sys.stderr)
+    results, failed = collect(tasks, args.out)
+    lost = len(failed.read_text().splitlines()) - 1 if failed else 0
+    facts = {
+        "schema": SCHEMA,
+        "slides": len(tasks),
+        "done": len(tasks) - lost,
+        "results": str(results),
+        "failed": str(failed) if failed else None,
+    }
+    print(json.dumps(facts, indent=2) if args.json else as_text(facts))
+    return 1 if failed else 0
+
+
+def make_copilot(model: str, segmentor: Path | None):
+    """A worker's copilot, without a word."""
+    from slidekick.apps.loading import silence
+    from slidekick.copilot import Copilot
+    from slidekick.grounding import Segmentor
+
+    silence()
+    return Copilot.from_pretrained(model, Segmentor.from_pretrained(segmentor))
+
+
+def tasks_of(args: argparse.Namespace) -> list:
+    """What is to be done, each once. Raises InputError where there is nothing, or no question."""
+    from slidekick.copilot.batch import Task, read_table
+
+    questions = tuple(check_question(text) for text in args.ask)
+    tasks = read_table(args.table, questions) if args.table else []
+    files = [file for place in args.slides for file in _files(place)]
+    if files and not questions:
+        raise InputError("nothing is asked; give --ask QUESTION")
+    tasks += [Task(str(file), questions) for file in files]
+    if not tasks:
+        raise InputError("no slide is given; name slides or folders of slides, or give --table CSV")
+    return list(dict.fromkeys(tasks))
+
+
+def _files(place: Path) -> list[Path]:
+    if not place.is_dir():
+        return [place]
+    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    if not files:
+        raise InputError(
+            f"{place}: no slide in this folder; give one with {', '.join(sorted(SUFFIXES)[:4])}, ... files"
+        )
+    return files
+
+
+def as_text(facts: dict) -> str:
+    """The summary for people."""
+    lines = [f"{facts['done']} of {facts['slides']} slides done: {facts['results']}"]
+    if facts["failed"]:
+        lines.append(f"failed: {facts['failed']}")
+    return "\n".join([*lines, "Research use only. Not for diagnosis."])

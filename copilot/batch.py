@@ -1,0 +1,248 @@
+"""Many slides, many workers: each slide is surveyed once and asked everything, on one machine or on a Ray cluster.
+
+A slide is the unit of work. What came of it is written by its worker, whole or not at all, before it is reported; so
+whatever is killed, a second run goes on with the slides that are missing. A slide that cannot be read is a row with its
+reason and not the end of the run; what fails otherwise is tried again, and then put on the list of failures. Ray Data
+(actor pools) hands out the work, replaces workers that die and gives their slide to another.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.files import write_atomic
+
+PARTS, RESULTS, FAILED = "parts", "results.parquet", "failed.csv"
+DONE, UNREADABLE, FAILED_STATUS = "done", "unreadable", "failed"
+RETRIES = 2  # further tries of a slide that failed for another reason than its own
+MOST_ROWS = 1_000_000  # of a table
+
+
+@dataclass(frozen=True)
+class Task:
+    """A slide and what is asked of it. slide: its path as given. case: whose it is, "" where that is not said. mpp:
+    stated scale, None to take the file's."""
+
+    slide: str
+    questions: tuple[str, ...]
+    case: str = ""
+    mpp: float | None = None
+
+    @property
+    def key(self) -> str:
+        """Names the task's part: by path, questions and scale, so that another question is another task."""
+        text = json.dumps([os.path.abspath(self.slide), *self.questions, self.mpp])
+        return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
+
+
+def read_table(file: Path, questions: Sequence[str]) -> list[Task]:
+    """Tasks of a CSV with a column `slide`, and `case`, `mpp` and `question` where it has them; other columns are
+    passed over. Paths are relative to the table. Raises InputError (file:line)."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(file.read_text(encoding="utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{file}: cannot be read as a CSV table ({error})") from error
+    if not rows or "slide" not in rows[0]:
+        raise InputError(f"{file}: no column named slide; give a CSV whose first line names its columns")
+    if len(rows) > MOST_ROWS:
+        raise InputError(f"{file}: {len(rows)} rows; give {MOST_ROWS} at most")
+    tasks = []
+    for number, row in enumerate(rows, 2):
+        own = (row.get("question") or "").strip()
+        asked = (own,) if own else tuple(questions)
+        if not (row["slide"] or "").strip() or not asked:
+            raise InputError(
+                f"{file}:{number}: no {'question' if row['slide'] else 'slide'}; fill it in, or give --ask"
+            )
+        tasks.append(
+            Task(
+                str(file.parent / row["slide"].strip()), asked, (row.get("case") or "").strip(), _mpp(row, file, number)
+            )
+        )
+    return tasks
+
+
+def _mpp(row: Mapping[str, str], file: Path, number: int) -> float | None:
+    written = (row.get("mpp") or "").strip()
+    try:
+        value = float(written) if written else None
+    except ValueError:
+        value = -1.0
+    if value is not None and not 0 < value < 1000:
+        raise InputError(f"{file}:{number}: mpp {written!r} is no scale; give µm per pixel, such as 0.5")
+    return value
+
+
+class SlideWorker:
+    """Loads the copilot once, then answers slide after slide. make: gives the copilot; out: the run's folder."""
+
+    def __init__(self, make: Callable[[], object], out: str, threads: int = 1) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.copilot, self.out = make(), Path(out)
+
+    def __call__(self, row: dict) -> dict:
+        """row: a `Task` as a dict. Returns what stands in the part, without the answers: {"key", "status", "error"}."""
+        task = Task(row["slide"], tuple(row["questions"]), row["case"], row["mpp"])
+        for attempt in range(RETRIES + 1):
+            status, error, rows = self._attempt(task)
+            if status != FAILED_STATUS:
+                break
+            time.sleep(0.1 * 4**attempt)
+        part = {"task": asdict(task), "status": status, "error": error, "rows": rows}
+        write_atomic(self.out / PARTS / f"{task.key}.json", json.dumps(part))
+        return {"key": task.key, "status": status, "error": error}
+
+    def _attempt(self, task: Task) -> tuple[str, str, list[dict]]:
+        from slidekick.data.slide import open_slide
+
+        try:
+            begun = time.perf_counter()
+            with open_slide(task.slide, task.mpp) as slide:
+                survey = self.copilot.survey(slide)
+                answers = [self.copilot.ask(survey, question) for question in task.questions]
+            seconds = round(time.perf_counter() - begun, 2)
+            return DONE, "", [_row(task, answer, len(survey.tiles), seconds) for answer in answers]
+        except SlidekickError as error:
+            return UNREADABLE, str(error), []
+        except Exception as error:  # one slide must not end a run of thousands
+            return (
+                FAILED_STATUS,
+                f"{type(error).__name__}: {error} ({traceback.extract_tb(error.__traceback__)[-1].name})",
+                [],
+            )
+
+
+def _row(task: Task, answer, tiles: int, seconds: float) -> dict:
+    shares = [item.value for item in answer.evidence if item.kind == "area_fraction" and item.found]
+    counts = [item.value for item in answer.evidence if item.kind == "count" and item.found]
+    return {
+        "slide": Path(task.slide).name,
+        "case": task.case,
+        "question": answer.question,
+        "short": answer.short,
+        "text": answer.text,
+        "confidence": float(answer.confidence),
+        "area_fraction": shares[0] if shares else None,
+        "count": counts[0] if counts else None,
+        "tiles": tiles,
+        "seconds": seconds,
+        "warnings": "; ".join(answer.warnings),
+        "answer": json.dumps(answer.to_dict()),
+    }
+
+
+def left_over(tasks: Sequence[Task], out: Path) -> list[Task]:
+    """Tasks without a finished part; those that failed are tried anew, those that cannot be read are not."""
+    return [task for task in dict.fromkeys(tasks) if _status(out, task) in (None, FAILED_STATUS)]
+
+
+def _status(out: Path, task: Task) -> str | None:
+    part = _part(out, task)
+    return None if part is None else part["status"]
+
+
+def _part(out: Path, task: Task) -> dict | None:
+    try:
+        part = json.loads((out / PARTS / f"{task.key}.json").read_text())
+        return part if {"status", "error", "rows"} <= part.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def run_batch(
+    tasks: Sequence[Task], make: Callable[[], object], out: Path, workers: int = 1, address: str | None = None
+) -> Iterator[dict]:
+    """Work through the tasks that are left and yield {"key", "status", "error"} of each as it is done.
+
+    make: gives a worker's copilot; it is sent to the workers. workers: how many at once, each with a core of its own.
+    address: of a Ray cluster, whose machines must see the same paths; None: on this machine alone. Raises InputError
+    where no cluster answers.
+    """
+    left = left_over(tasks, out)
+    if not left:
+        return
+    (out / PARTS).mkdir(parents=True, exist_ok=True)
+    ray = _started(workers, address)
+    try:
+        import ray.data
+
+        rows = [{**asdict(task), "questions": list(task.questions)} for task in left]
+        # A block a slide, so that none waits behind a large one.
+        slides = ray.data.from_items(rows, override_num_blocks=len(rows))
+        done = slides.map(
+            SlideWorker,
+            fn_constructor_args=(make, str(out.resolve())),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(left))),
+            num_cpus=1,
+            max_restarts=-1,
+            max_task_retries=-1,
+        )
+        for row in done.iter_batches(batch_size=1, batch_format="pandas", prefetch_batches=0):
+            yield row.iloc[0].to_dict()
+    finally:
+        ray.shutdown()
+
+
+def _started(workers: int, address: str | None):
+    """Ray, connected or started here; nothing is reported anywhere, no dashboard, no page."""
+    import logging
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    import ray
+
+    settings = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
+    if address is None:
+        # One more than the workers hold for good, or nothing is left to hand them their slides.
+        ray.init(address="local", num_cpus=workers + 1, include_dashboard=False, **settings)
+    else:
+        try:
+            ray.init(address=address, **settings)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0][:100]})") from error
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    return ray
+
+
+def collect(tasks: Sequence[Task], out: Path) -> tuple[Path, Path | None]:
+    """Write results.parquet over all parts, and failed.csv where slides failed; in the order of the tasks.
+
+    Returns both paths, None for a list that would be empty.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = [(task, _part(out, task)) for task in dict.fromkeys(tasks)]
+    rows = [row for _, part in parts if part for row in part["rows"]]
+    schema = pa.schema(
+        [(name, pa.string()) for name in ("slide", "case", "question", "short", "text")]
+        + [(name, pa.float64()) for name in ("confidence", "area_fraction", "count")]
+        + [("tiles", pa.int64()), ("seconds", pa.float64()), ("warnings", pa.string()), ("answer", pa.string())]
+    )
+    stream = io.BytesIO()
+    pq.write_table(pa.Table.from_pylist(rows, schema=schema), stream)
+    results = write_atomic(out / RESULTS, stream.getvalue())
+    lost = [(task, part) for task, part in parts if part is None or part["status"] != DONE]
+    if not lost:
+        (out / FAILED).unlink(missing_ok=True)
+        return results, None
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(["slide", "case", "status", "error"])
+    for task, part in lost:
+        table.writerow([task.slide, task.case, part["status"] if part else "lost", part["error"] if part else ""])
+    return results, write_atomic(out / FAILED, text.getvalue())

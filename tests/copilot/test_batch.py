@@ -1,0 +1,128 @@
+"""Many slides on workers: what is written, what is resumed, what a worker's death and a bad slide come to."""
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from slidekick.copilot.batch import FAILED, PARTS, SlideWorker, Task, collect, left_over, read_table, run_batch
+from slidekick.data.errors import InputError
+
+pytest.importorskip("ray")
+
+
+def picture(file: Path) -> Path:
+    Image.new("RGB", (64, 64), "purple").save(file)
+    return file
+
+
+def copilots(folder: Path):
+    """Makes a copilot that notes whom it answered for; it dies once at a slide named so, and breaks at another."""
+    place = str(folder)
+
+    def make():
+        from types import SimpleNamespace
+
+        from slidekick.copilot.answer import Answer, Evidence
+
+        class Told:
+            def survey(self, slide):
+                marker = Path(place) / "died"
+                if slide.source.startswith("deadly") and not marker.exists():
+                    marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                with (Path(place) / "seen.txt").open("a") as notes:
+                    notes.write(f"{slide.source} {os.getpid()}\n")
+                if slide.source.startswith("broken"):
+                    raise RuntimeError("no such layer")
+                return SimpleNamespace(tiles=[0] * slide.dimensions[0], slide=slide)
+
+            def ask(self, survey, question):
+                share = Evidence("e1", "area_fraction", "tumour", 0.25, "fraction", True, "t1")
+                return Answer(question, f"{survey.slide.source}!", "yes", 0.5, (share,))
+
+        return Told()
+
+    return make
+
+
+def seen(folder: Path) -> list[str]:
+    return [line.split()[0] for line in (folder / "seen.txt").read_text().splitlines()]
+
+
+def test_a_worker_answers_everything_of_a_slide(tmp_path):
+    worker = SlideWorker(copilots(tmp_path), str(tmp_path))
+    task = Task(str(picture(tmp_path / "a.png")), ("Is there tumour?", "How much?"), "case 1")
+    assert worker(vars(task) | {"questions": list(task.questions)})["status"] == "done"
+    results, failed = collect([task], tmp_path)
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(results).to_pylist()
+    assert failed is None
+    assert [(row["slide"], row["case"], row["question"], row["short"]) for row in rows] == [
+        ("a.png", "case 1", "Is there tumour?", "yes"),
+        ("a.png", "case 1", "How much?", "yes"),
+    ]
+    assert rows[0]["area_fraction"] == 0.25
+    assert json.loads(rows[0]["answer"])["notice"].startswith("Research use only")
+
+
+def test_what_cannot_be_read_is_a_row_of_the_failures_and_is_not_tried_again(tmp_path):
+    worker = SlideWorker(copilots(tmp_path), str(tmp_path))
+    tasks = [
+        Task(str(tmp_path / "missing.svs"), ("Is there tumour?",)),
+        Task(str(picture(tmp_path / "broken.png")), ("Is there tumour?",)),
+    ]
+    states = [worker(vars(task) | {"questions": list(task.questions)})["status"] for task in tasks]
+    assert states == ["unreadable", "failed"]
+    assert seen(tmp_path) == ["broken.png"] * 3
+    _, failed = collect(tasks, tmp_path)
+    lines = failed.read_text().splitlines()
+    assert len(lines) == 3
+    assert "no such file" in lines[1]
+    assert "RuntimeError: no such layer" in lines[2]
+    assert left_over(tasks, tmp_path) == tasks[1:]
+
+
+def test_two_workers_one_of_which_is_killed_lose_nothing(tmp_path):
+    names = ["a.png", "b.png", "deadly.png", "c.png", "d.png"]
+    tasks = [Task(str(picture(tmp_path / name)), ("Is there tumour?",)) for name in names]
+    told = list(run_batch(tasks, copilots(tmp_path), tmp_path / "out", workers=2))
+    assert sorted(one["key"] for one in told) == sorted(task.key for task in tasks)
+    assert {one["status"] for one in told} == {"done"}
+    assert (tmp_path / "died").exists()
+    assert {*seen(tmp_path)} == {*names}
+    before = len(seen(tmp_path))
+    assert list(run_batch(tasks, copilots(tmp_path), tmp_path / "out", workers=2)) == []
+    assert len(seen(tmp_path)) == before
+    (tmp_path / "out" / PARTS / f"{tasks[0].key}.json").write_text('{"status": "do')
+    assert left_over(tasks, tmp_path / "out") == tasks[:1]
+    assert not (tmp_path / "out" / FAILED).exists()
+
+
+def test_a_table_gives_tasks(tmp_path):
+    table = tmp_path / "cases.csv"
+    table.write_text("slide,case,mpp,question\na.svs,one,0.5,\nsub/b.svs,one,,How much stroma?\n")
+    assert read_table(table, ["Is there tumour?"]) == [
+        Task(str(tmp_path / "a.svs"), ("Is there tumour?",), "one", 0.5),
+        Task(str(tmp_path / "sub/b.svs"), ("How much stroma?",), "one", None),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("file\na.svs\n", "no column named slide"),
+        ("slide\n", "no column named slide"),
+        ("slide,mpp\na.svs,wide\n", r"cases.csv:2: mpp 'wide'"),
+        ("slide,question\na.svs,\n", r"cases.csv:2: no question"),
+        ("slide,question\n,What?\n", r"cases.csv:2: no slide"),
+    ],
+)
+def test_a_table_that_tells_too_little_is_refused_with_its_line(tmp_path, text, told):
+    (tmp_path / "cases.csv").write_text(text)
+    with pytest.raises(InputError, match=told):
+        read_table(tmp_path / "cases.csv", [])
