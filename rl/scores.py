@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 IOU = 0.5  # from this overlap on, a box is the box (PASCAL VOC, Everingham et al. 2010)
+CHANCE_DRAWS = 100
 Box = Sequence[float]
 
 
@@ -138,6 +139,15 @@ def ece(confidence: np.ndarray, correct: np.ndarray) -> float:
     from slidekick.grounding.calibration import expected_calibration_error
 
     return expected_calibration_error(confidence, correct)
+
+
+def ece_by_chance(confidence: np.ndarray) -> float:
+    """The calibration error that so many answers of these confidences show on average though each is as often right as
+    its confidence says: what few answers cannot go below (`CHANCE_DRAWS` draws, the same ones each time)."""
+    rng, sure = np.random.default_rng(0), np.asarray(confidence, float)
+    return (
+        float(np.mean([ece(sure, rng.random(len(sure)) < sure) for _ in range(CHANCE_DRAWS)])) if len(sure) else np.nan
+    )
 
 
 def risk_coverage(confidence: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -188,6 +188,7 @@ def _grades(rows: Sequence[dict], asked: np.ndarray, sets: np.ndarray) -> dict[s
 def _selective(asked: np.ndarray, sure: np.ndarray, right: np.ndarray, risk: float) -> dict[str, Measure]:
     return {
         "ece": Measure(asked, lambda i: scores.ece(sure[i], right[i] > 0)),
+        "ece_by_chance": Measure(asked, lambda i: scores.ece_by_chance(sure[i]), SLOW),
         "aurc": Measure(asked, lambda i: scores.aurc(sure[i], right[i])),
         "coverage": Measure(asked, lambda i: scores.coverage_at_risk(sure[i], right[i], risk)),
     }

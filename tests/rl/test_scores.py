@@ -116,6 +116,12 @@ def test_sure_and_wrong_is_worse_than_unsure_and_wrong():
     assert scores.ece(np.array([1.0, 1.0, 0.0]), correct.astype(bool)) == 0
 
 
+def test_few_answers_show_an_error_by_chance_that_many_do_not():
+    few, many = (np.random.default_rng(1).uniform(0.3, 1, n) for n in (60, 6000))
+    assert scores.ece_by_chance(few) > 4 * scores.ece_by_chance(many) > 0
+    assert scores.ece_by_chance(np.ones(50)) == 0
+
+
 def test_the_commonest_is_the_same_whatever_the_order():
     assert scores.commonest(["b", "a"]) == scores.commonest(["a", "b"]) == "a"
     assert scores.commonest([]) is None
