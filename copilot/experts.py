@@ -89,6 +89,18 @@ def balance_loss(logits: torch.Tensor, gates: torch.Tensor) -> torch.Tensor:
     return logits.shape[-1] * (gates.mean(0) * logits.softmax(-1).mean(0)).sum()
 
 
+def information_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Mean entropy of each row's probabilities less the entropy of their mean: minus the mutual information of question
+    and expert (as Mod-Squad has it for tasks, Chen et al. 2022, arXiv 2212.08066). −log K at best, 0 where the router
+    cannot tell questions apart.
+
+    The balance loss alone does not teach that: probabilities all alike satisfy it, and the largest of nearly equal ones
+    is then the same expert for every question.
+    """
+    each, mean = logits.log_softmax(-1), logits.softmax(-1).mean(0)
+    return -(each.exp() * each).sum(-1).mean() + (mean * mean.clamp(min=1e-9).log()).sum()
+
+
 def z_loss(logits: torch.Tensor) -> torch.Tensor:
     """Mean squared log-sum-exp of the logits (ST-MoE, Zoph et al. 2022): keeps them from growing without end."""
     return logits.logsumexp(-1).square().mean()

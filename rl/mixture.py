@@ -21,6 +21,7 @@ from slidekick.copilot.experts import (
     ExpertPlan,
     Experts,
     balance_loss,
+    information_loss,
     load_experts,
     mean_embedding,
     question_ids,
@@ -78,7 +79,7 @@ def routed(questions: Sequence[list[int]], shown: Sequence[int]) -> dict[str, to
 class MixtureTrainer(SFTTrainer):
     """SFTTrainer whose model speaks with the experts that its router weighs; here over cached tower maps.
 
-    losses: weights of `balance_loss` and `z_loss`. router_rate: the router's learning rate, in times the experts'.
+    losses: weights of `balance_loss`, `z_loss` and, where given, `information_loss`. router_rate: the router's learning rate, in times the experts'.
     Checkpoints hold what is trained, not the base.
     """
 
@@ -111,7 +112,8 @@ class MixtureTrainer(SFTTrainer):
         """Gates (B, K) and the losses beside the task's; pictures: (N, D). Takes what `routed` gave out of `inputs`."""
         words = mean_embedding(model.get_input_embeddings(), inputs.pop("question"), inputs.pop("counted"))
         gates, scores = self.experts.route(mean_of_rows(pictures, inputs.pop("shown")), words)
-        return gates, self.losses["balance"] * balance_loss(scores, gates) + self.losses["z"] * z_loss(scores)
+        told = self.losses.get("information", 0) * information_loss(scores)
+        return gates, told + self.losses["balance"] * balance_loss(scores, gates) + self.losses["z"] * z_loss(scores)
 
     def _save(self, output_dir: str | None = None, state_dict=None) -> None:
         folder = Path(output_dir or self.args.output_dir)

@@ -1,6 +1,7 @@
 """The mixture of experts on a tiny language model: gates, losses, PEFT folders, what is refused."""
 
 import json
+import math
 import shutil
 
 import pytest
@@ -13,6 +14,7 @@ from slidekick.copilot.experts import (
     ExpertPlan,
     Experts,
     balance_loss,
+    information_loss,
     load_experts,
     mean_embedding,
     top_gates,
@@ -231,3 +233,17 @@ def test_what_is_no_set_of_experts_is_told(tmp_path):
         load_experts(tiny(), tmp_path / "good")
     with pytest.raises(InputError, match="matches no linear layer"):
         Experts(tiny(), plan(targets="nowhere"), PICTURE, WORDS)
+
+
+@given(st.integers(0, 1000), st.integers(2, 5))
+@settings(max_examples=40, deadline=None)
+def test_information_lies_between_none_and_all(seed, number):
+    torch.manual_seed(seed)
+    loss = float(information_loss(3 * torch.randn(8, number)))
+    assert -math.log(number) - 1e-5 <= loss <= 1e-5
+
+
+def test_information_is_all_where_each_question_has_its_expert_and_none_where_all_share():
+    assert float(information_loss(50 * torch.eye(4))) == pytest.approx(-math.log(4), abs=1e-4)
+    assert float(information_loss(torch.ones(6, 4))) == pytest.approx(0, abs=1e-6)
+    assert float(information_loss(torch.tensor([[9.0, 0, 0, 0]] * 6))) == pytest.approx(0, abs=1e-6)
