@@ -1,7 +1,8 @@
 """`slidekick segment IMAGE --concept WORDS ...`: find structures by name, or outline what is clicked or boxed.
 
 Numbers on screen, masks into --out: an overlay PNG, QuPath GeoJSON, COCO RLE as JSON, a label PNG for each concept that
-was found and, with --zarr, OME-Zarr label images. Each file is written whole or not at all, and only into --out.
+was found and, with --zarr, OME-Zarr label images. Each file is written whole or not at all, and only into --out. A
+file too large for one read is a whole slide: see `segment_slide.py`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from slidekick.apps import segment_slide
 from slidekick.apps.options import add_picture, add_results, read_picture
 from slidekick.apps.prompting import add_prompts, asks_of, check_asked, idle_clicks, named, scale_warnings
 from slidekick.data.errors import InputError
@@ -28,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--weights", type=Path, metavar="DIR", help="a segmentor of your own (default: ours)")
     add_results(parser, "overlay PNG, GeoJSON, RLE JSON and label PNGs")
     parser.add_argument("--zarr", action="store_true", help="write OME-Zarr label images into --out as well")
+    segment_slide.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -35,6 +38,8 @@ def run(args: argparse.Namespace) -> int:
     check_asked(args)
     if args.out:
         check_writable(args.out)
+    if segment_slide.is_slide(args):
+        return segment_slide.run(args)
     if args.zarr:
         _check_zarr(args.out)
     roi = read_picture(args)
@@ -52,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
         )
     ]
     known = [finding.concept for finding in findings if finding.known]
-    warnings += _unknown(findings) + idle_clicks(asks) + scale_warnings(known, vocabulary, roi.mpp)
+    said = [(one.prompt or one.concept, one.known or None, one.nearest) for one in findings]
+    warnings += unknown_lines(said) + idle_clicks(asks) + scale_warnings(known, vocabulary, roi.mpp)
     for line in warnings:
         print(f"slidekick: {line}", file=sys.stderr)
     files = write_results(args.out, roi, findings, args.zarr) if args.out else {}
@@ -148,15 +154,17 @@ def _row(finding: dict) -> tuple[str, ...]:
     return finding["concept"], "yes", count, area, diameter, finding["place"], presence
 
 
-def _unknown(findings: list) -> list[str]:
-    """A line for each concept outside the vocabulary; InputError where there is no other."""
+def unknown_lines(said: list[tuple]) -> list[str]:
+    """A line for each concept outside the vocabulary; InputError where there is no other.
+
+    said: of each, the words, what is known by them or None, and the nearest known concept or None.
+    """
     lines = [
-        f"concept {finding.prompt or finding.concept!r} is not in the segmentor's vocabulary"
-        + (f"; nearest known: {finding.nearest}" if finding.nearest else "")
-        for finding in findings
-        if not finding.known
+        f"concept {words!r} is not in the segmentor's vocabulary" + (f"; nearest known: {nearest}" if nearest else "")
+        for words, known, nearest in said
+        if known is None
     ]
-    if len(lines) == len(findings):
+    if len(lines) == len(said):
         raise InputError(lines[0])
     return lines
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,10 +18,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from slidekick.copilot.base import IMAGE_SIDE
-from slidekick.data.files import cache_dir, content_key, write_atomic
+from slidekick.data.files import cache_dir, check_writable, content_key, write_atomic
 from slidekick.data.slide import Region, Slide
 from slidekick.data.tiles import TileGrid, read_tiles, tile_grid
 from slidekick.data.tissue import TissueMask, tissue_mask
+from slidekick.grounding.runtime import openvino_package, write_graph
 
 TILE_UM = 112.0  # side of a tile
 LEAST_TISSUE = 0.3  # share of a tile
@@ -112,25 +113,68 @@ def _batches(tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 class TileTower:
-    """Tower and connector of a model of mini's kind: tiles in, pooled map and mean image token out."""
+    """Tower and connector of a model of mini's kind: tiles in, pooled map and mean image token out.
+
+    Run by OpenVINO, several times as fast as torch on a CPU, from a graph made once and kept in the cache; on a GPU, or
+    where the model has no name, by torch.
+    """
 
     def __init__(self, model, name: str) -> None:
-        """model: as `load_generalist` gives it. name: of its weights, which what is kept hangs on."""
+        """model: as `load_generalist` gives it. name: of its weights, which graph and features are kept under."""
         self.model, self.name = model.eval(), name
         self.features = model.model.vision_tower.timm_model.num_features
         self.tokens = model.get_input_embeddings().embedding_dim
+        self._run = None
 
     def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (B, 192, 192, 3) -> float32 (B, 1280) and (B, D)."""
+        if self._run is None:
+            on_cpu = self.model.device.type == "cpu"
+            self._run = self._compiled() if self.name and on_cpu else self._torch
+        return self._run(tiles)
+
+    def _torch(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         import torch
 
-        from slidekick.grounding.tower import to_tensor
-
         with torch.inference_mode():
-            maps = self.model.model.vision_tower.timm_model.forward_features(to_tensor(tiles))
+            pooled, tokens = _graph(self.model)(torch.from_numpy(tiles).to(self.model.device))
+        return pooled.float().cpu().numpy(), tokens.float().cpu().numpy()
+
+    def _compiled(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        import torch
+
+        openvino = openvino_package()
+        file = cache_dir() / "graphs" / f"tiles-{self.name}-{openvino.__version__.split('-')[0]}.xml"
+        if not file.is_file():
+            check_writable(file.parent)
+            example = torch.zeros(2, IMAGE_SIDE, IMAGE_SIDE, 3, dtype=torch.uint8)
+            write_graph(_graph(self.model), (example,), [[-1, IMAGE_SIDE, IMAGE_SIDE, 3]], file)
+        ready = openvino.Core().compile_model(file, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+
+        def run(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            result = ready([np.ascontiguousarray(tiles)])
+            return result[0], result[1]
+
+        return run
+
+
+def _graph(model):
+    """A module: uint8 tiles (B, 192, 192, 3) -> pooled maps (B, 1280) and mean image tokens (B, D)."""
+    from torch import nn
+
+    from slidekick.grounding.tower import to_tensor
+
+    class Graph(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower, self.connector = model.model.vision_tower.timm_model, model.model.multi_modal_projector
+
+        def forward(self, tiles):
+            maps = self.tower.forward_features(to_tensor(tiles).to(next(self.connector.parameters()).dtype))
             cells = maps.flatten(2).transpose(1, 2)  # (B, 36, 1280)
-            tokens = self.model.model.multi_modal_projector(cells)
-        return cells.mean(1).numpy(), tokens.mean(1).numpy()
+            return cells.mean(1), self.connector(cells).mean(1)
+
+    return Graph().eval()
 
 
 def _kept_file(slide: Slide, grid: TileGrid, tower: TileTower) -> Path | None:

@@ -15,6 +15,7 @@ _HOME = {
     "from_rle": "export",
     "prompts_of": "annotations",
     "read_geojson": "geojson",
+    "segment_slide": "stitch",
     "to_geojson": "export",
     "to_rle": "export",
     "write_geojson": "export",

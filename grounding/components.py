@@ -19,7 +19,7 @@ from scipy import ndimage
 from slidekick.grounding.outline import Polygon
 from slidekick.grounding.sizes import DRAWN
 
-CHUNK = 1024  # cells; 1 M at a time: some 20 MB of arrays
+CHUNK = 512  # cells; a quarter of a million at a time: some 20 MB of arrays while it is worked on
 _RIGHT, _DOWN, _LEFT, _UP = range(4)
 _STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # (x, y); +1 turns right, for y points down
 # direction of an edge, its outside neighbour (row, column), its start from the cell's corner (x, y)

@@ -13,6 +13,7 @@ import os
 import re
 import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,16 +22,30 @@ from scipy import ndimage
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import stream_atomic, write_atomic
-from slidekick.data.slide import Roi
+from slidekick.data.slide import Region, Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import measure
 from slidekick.grounding.outline import Polygon, trace
 from slidekick.grounding.palette import concept_colours
 
+OPENING, BETWEEN, CLOSING = b'{"type": "FeatureCollection", "features": [', b", ", b"]}"  # around features
 MOST_LABELS = 65535  # what a 16-bit label picture can number
 MOST_PIXELS = 1_000_000_000  # of a mask read back: twenty of the largest pictures
 MOST_CODES = 7  # characters a run: 35 bits hold any difference of runs within MOST_PIXELS
 _NAMESPACE = uuid.UUID("6d1f0a62-4a3e-5f0b-9f7c-2d9f5a1f7c11")  # ours, so that equal results get equal ids
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where what is written lies, for what has no pixels at hand; a `Roi` has the same.
+
+    region: the level-0 rectangle. downsample: level-0 pixels per pixel of a polygon, (x, y). mpp: (x, y) µm per pixel
+    in which areas are counted, or None.
+    """
+
+    region: Region
+    downsample: tuple[float, float]
+    mpp: tuple[float, float] | None
 
 
 def to_rle(mask: np.ndarray) -> dict:
@@ -103,10 +118,10 @@ def write_geojson(path: str | os.PathLike, findings: list[Finding], roi: Roi) ->
     The same bytes as of json.dumps. Raises OutputError where the file cannot be written.
     """
     with stream_atomic(path) as stream:
-        stream.write(b'{"type": "FeatureCollection", "features": [')
-        for number, feature in enumerate(features_of(findings, roi)):
-            stream.write((", " if number else "").encode() + json.dumps(feature).encode())
-        stream.write(b"]}")
+        stream.write(OPENING)
+        for number, one in enumerate(features_of(findings, roi)):
+            stream.write((BETWEEN if number else b"") + json.dumps(one).encode())
+        stream.write(CLOSING)
     return Path(path)
 
 
@@ -148,8 +163,8 @@ def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> Itera
     said = {"Mean probability (0-1)": finding.score, "Presence probability (0-1)": finding.presence}
     if finding.instances is None:
         measured = measure(finding, roi.mpp)
-        numbers = _areas(measured.area_px, roi) | {"Area %": 100 * measured.area_fraction} | said
-        yield _feature("annotation", trace(finding.mask), roi, classification, numbers, (*seed, 0))
+        numbers = area_numbers(measured.area_px, roi.mpp) | {"Area %": 100 * measured.area_fraction} | said
+        yield feature("annotation", trace(finding.mask), roi, classification, numbers, (*seed, 0))
         return
     for label, window in enumerate(ndimage.find_objects(finding.instances), 1):
         if window is None:
@@ -157,14 +172,17 @@ def _features(finding: Finding, roi: Roi, colour: tuple[int, int, int]) -> Itera
         part = finding.instances[window] == label
         corner = np.array([window[1].start, window[0].start])
         polygons = [[ring + corner for ring in polygon] for polygon in trace(part)]
-        area = int(np.count_nonzero(part))
-        numbers = _areas(area, roi) | {"Diameter px": 2 * (area / np.pi) ** 0.5}
-        if roi.mpp:
-            numbers["Diameter µm"] = numbers["Diameter px"] * (roi.mpp[0] * roi.mpp[1]) ** 0.5
-        yield _feature("detection", polygons, roi, classification, numbers | said, (*seed, label))
+        numbers = object_numbers(int(np.count_nonzero(part)), roi.mpp)
+        yield feature("detection", polygons, roi, classification, numbers | said, (*seed, label))
 
 
-def _feature(kind: str, polygons: list[Polygon], roi: Roi, classification: dict, numbers: dict, seed: tuple) -> dict:
+def feature(
+    kind: str, polygons: list[Polygon], roi: Roi | Place, classification: dict, numbers: dict[str, float], seed: tuple
+) -> dict:
+    """One QuPath feature: `polygons` in pixels of `roi`, measurements with the unit in their names.
+
+    kind: "annotation" or "detection". classification: name and color. seed: what the id follows from.
+    """
     coordinates = [[_to_level_0(ring, roi) for ring in polygon] for polygon in polygons]
     single = len(coordinates) == 1
     return {
@@ -182,17 +200,25 @@ def _feature(kind: str, polygons: list[Polygon], roi: Roi, classification: dict,
     }
 
 
-def _areas(area_px: int, roi: Roi) -> dict[str, float]:
-    areas = {"Area px": area_px}  # pixels of the picture that was looked at, which may be coarser than level 0
-    return areas | ({"Area µm^2": area_px * roi.mpp[0] * roi.mpp[1]} if roi.mpp else {})
+def area_numbers(area_px: int, mpp: tuple[float, float] | None) -> dict[str, float]:
+    """Measurements of an area: pixels of the picture that was looked at, which may be coarser than level 0, and µm²."""
+    return {"Area px": area_px} | ({"Area µm^2": area_px * mpp[0] * mpp[1]} if mpp else {})
 
 
-def _origin(roi: Roi) -> tuple[int, int, int, int]:
+def object_numbers(area_px: int, mpp: tuple[float, float] | None) -> dict[str, float]:
+    """Measurements of one object: its area, and the diameter of a circle as large."""
+    numbers = area_numbers(area_px, mpp) | {"Diameter px": 2 * (area_px / np.pi) ** 0.5}
+    return numbers | ({"Diameter µm": numbers["Diameter px"] * (mpp[0] * mpp[1]) ** 0.5} if mpp else {})
+
+
+def _origin(roi: Roi | Place) -> tuple[int, int, int, int]:
     return roi.region.x, roi.region.y, roi.region.width, roi.region.height
 
 
-def _to_level_0(ring: np.ndarray, roi: Roi) -> list[list[float]]:
+def _to_level_0(ring: np.ndarray, roi: Roi | Place) -> list[list[float]]:
     """Closed ring in level-0 pixels; thousandths of a pixel are kept, whole numbers stay whole."""
-    points = np.round(ring * roi.downsample + (roi.region.x, roi.region.y), 3)
+    x, y, width, height = _origin(roi)
+    points = np.round(ring * roi.downsample + (x, y), 3)
+    points = np.minimum(points, (x + width, y + height))  # a slide's last pixel looked at may reach beyond its end
     whole = [[int(v) if v == int(v) else v for v in point] for point in points.tolist()]
     return [*whole, whole[0]]

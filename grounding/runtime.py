@@ -95,7 +95,7 @@ class CompiledNetwork:
     def __init__(
         self, config: SegmentorConfig, weights: Path, build: Callable[[], object], threads: int | None = None
     ) -> None:
-        openvino = _openvino()
+        openvino = openvino_package()
         self.config = config
         folder = cache_dir() / "graphs" / f"{_fingerprint(config, weights)}-{openvino.__version__.split('-')[0]}"
         names = ("encode", "words", "clicks", "correct")
@@ -125,8 +125,8 @@ class CompiledNetwork:
         return tuple(results[index] for index in range(len(results)))
 
 
-def _openvino():
-    """The package, kept from reporting its use over the network, which it would do on import unless told otherwise."""
+def openvino_package():
+    """OpenVINO, kept from reporting its use over the network, which it would do on import unless told otherwise."""
     sys.modules.setdefault("openvino_telemetry", None)  # an import error there makes it take its own silent stub
     import openvino
 
@@ -140,19 +140,27 @@ def _fingerprint(config: SegmentorConfig, weights: Path) -> str:
 
 
 def _make(folder: Path, model) -> None:
-    """Write the graphs of `model`, each atomically: first under another name, the .xml (which is looked for) last."""
-    openvino = _openvino()
+    """Write the graphs of `model`."""
     print(f"Preparing the segmentor for this machine (once; kept in {cache_dir()}) ...", file=sys.stderr, flush=True)
     check_writable(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     for name, (module, example, shapes) in _graphs(model).items():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the tracer notes each Python number in SAM's code; shapes are tested
-            graph = openvino.convert_model(module, example_input=example, input=shapes)
-        part = folder / f"{name}-{os.getpid()}.xml"
-        openvino.save_model(graph, part, compress_to_fp16=True)
-        for suffix in (".bin", ".xml"):
-            os.replace(part.with_suffix(suffix), folder / f"{name}{suffix}")
+        write_graph(module, example, shapes, folder / f"{name}.xml")
+
+
+def write_graph(module, example: tuple, shapes: list, path: Path) -> None:
+    """Write one graph in float16, atomically: first under another name, the .xml (which is looked for) last.
+
+    module: a torch module. example: its inputs. shapes: of the inputs, −1 where they vary.
+    """
+    openvino = openvino_package()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the tracer notes each Python number in SAM's code; shapes are tested
+        graph = openvino.convert_model(module, example_input=example, input=shapes)
+    part = path.with_name(f"{path.stem}-{os.getpid()}.xml")
+    openvino.save_model(graph, part, compress_to_fp16=True)
+    for suffix in (".bin", ".xml"):
+        os.replace(part.with_suffix(suffix), path.with_suffix(suffix))
 
 
 def _graphs(model) -> dict[str, tuple]:

@@ -142,17 +142,32 @@ class Segmentor:
         canvases = {concept.name: Canvas(tiling) for concept in concepts}
         taper = tiling.taper
         factor = scaled.shape[1] / image.shape[1], scaled.shape[0] / image.shape[0]
-        slope = self.vocabulary.calibration
         for place, maps in zip(tiling.places, self._features(image, zoom, scaled, tiling), strict=True):
             near = _clicks_in(clicks, factor, place, tiling.tile)
-            for first in range(0, len(concepts), PROMPTS):
-                group = concepts[first : first + PROMPTS]
-                logits, present = self._decode(maps, group, near)
-                for concept, drawn, seen in zip(group, logits, present - [c.offset for c in group], strict=True):
-                    there = clicks or sigmoid(slope.presence * seen) >= THERE
-                    shown = np.stack([sigmoid(slope.pixel * drawn[0]), sigmoid(drawn[1])]) if there else None
-                    canvases[concept.name].add(place, taper, shown, float(seen))
+            for concept, (seen, shown) in zip(concepts, self._shown(maps, concepts, near, bool(clicks)), strict=True):
+                canvases[concept.name].add(place, taper, shown, seen)
         return canvases
+
+    def see(self, tile: np.ndarray, concepts: list[Concept]) -> list[tuple[float, np.ndarray | None]]:
+        """What one tile shows of each concept, for those who cut a picture themselves.
+
+        tile: uint8 (H, W, 3) at the concepts' zoom, sides multiples of 32. Returns, in order, the presence logit above
+        the concept's offset and drawn and interior, float32 (2, H / 2, W / 2), 0–1; None where it is judged absent.
+        """
+        return list(self._shown(self.network.encode(tile), concepts, [], False))
+
+    def _shown(
+        self, maps: Maps, concepts: list[Concept], clicks: Clicks, asked: bool
+    ) -> Iterator[tuple[float, np.ndarray | None]]:
+        """As `see`, of features; where it is `asked` for by clicks a concept is never judged absent."""
+        slope = self.vocabulary.calibration
+        for first in range(0, len(concepts), PROMPTS):
+            group = concepts[first : first + PROMPTS]
+            logits, present = self._decode(maps, group, clicks)
+            for drawn, seen in zip(logits, present - [c.offset for c in group], strict=True):
+                there = asked or sigmoid(slope.presence * seen) >= THERE
+                shown = np.stack([sigmoid(slope.pixel * drawn[0]), sigmoid(drawn[1])]) if there else None
+                yield float(seen), shown
 
     def _decode(self, maps: Maps, concepts: list[Concept], clicks: Clicks) -> tuple[np.ndarray, np.ndarray]:
         """Logits by words; then, click by click, corrected from what was drawn before (SAM's interactive use)."""

@@ -1,8 +1,8 @@
 """What was seen in a slide's tiles: where they lie, kept on disk as soon as it is known, blended where it is asked for.
 
 A log is only ever added to, record by record, each with its length and a checksum, so that whatever ends a run loses
-one tile at most. Everything is counted in whole numbers: what a window shows does not depend on where it is cut, nor
-on who saw which tile first. Knows no network.
+one tile of a worker at most. Everything is counted in whole numbers: what a window shows does not depend on where it
+is cut, nor on who saw which tile first. Knows no network.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, OutputError
 from slidekick.data.slide import Region, Slide
 from slidekick.grounding.sizes import MASK_STRIDE
 from slidekick.grounding.tiles import OVERLAP, TILE
@@ -110,7 +110,7 @@ class TileLog:
 
     def __init__(self, folder: Path, question: dict) -> None:
         """Begin a new log beside those in `folder`, bound to a `question` (JSON-ready)."""
-        number = 0
+        self._folder, number = folder, 0
         while True:
             try:
                 self._file = os.open(folder / f"{number:04d}.log", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -132,8 +132,14 @@ class TileLog:
 
     def _add(self, tile: int, content: bytes) -> None:
         record = memoryview(_RECORD.pack(_MARK, tile, len(content), zlib.crc32(content)) + content)
-        while record:
-            record = record[os.write(self._file, record) :]
+        try:
+            while record:
+                record = record[os.write(self._file, record) :]
+        except OSError as error:
+            reason = (error.strerror or type(error).__name__).lower()
+            raise OutputError(
+                f"{self._folder}: cannot write ({reason}); make room and run the same again, what was seen is kept"
+            ) from error
 
 
 class TileStore:
@@ -205,17 +211,19 @@ class TileStore:
 
     def _take(self, file: int, said: bytes) -> bool:
         """Note the records of a log as far as it is whole; False where it is not of the question."""
+        ours = False
         for number, (tile, offset, content) in enumerate(_records(self._files[file])):
             if number == 0:
-                if tile != _HEADER or content != said:
-                    return False
-            elif tile < len(self.presence) and np.isnan(self.presence[tile, 0]):
+                ours = tile == _HEADER and content == said
+            if not ours:
+                return False
+            if tile < len(self.presence) and np.isnan(self.presence[tile, 0]):
                 at = 0
                 for concept in range(self.presence.shape[1]):
                     self.presence[tile, concept], length = _SEEN.unpack_from(content, at)
                     self._where[tile, concept] = file, offset + at + _SEEN.size, length
                     at += _SEEN.size + length
-        return True
+        return ours
 
 
 def _records(file: int) -> Iterable[tuple[int, int, bytes]]:

@@ -79,7 +79,8 @@ def routed(questions: Sequence[list[int]], shown: Sequence[int]) -> dict[str, to
 class MixtureTrainer(SFTTrainer):
     """SFTTrainer whose model speaks with the experts that its router weighs; here over cached tower maps.
 
-    losses: weights of `balance_loss`, `z_loss` and, where given, `information_loss`. router_rate: the router's learning rate, in times the experts'.
+    losses: weights of `balance_loss`, `z_loss` and, where given, `information_loss`. router_rate: the router's learning
+    rate, in times the experts'.
     Checkpoints hold what is trained, not the base.
     """
 

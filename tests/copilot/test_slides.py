@@ -19,7 +19,7 @@ from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.report import draft_report, to_html
 from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
-from slidekick.copilot.slide_tiles import slide_tiles
+from slidekick.copilot.slide_tiles import TileTower, slide_tiles
 from slidekick.copilot.slide_tools import PLACE_UM, PLACES, SlideToolbox, mentioned
 from slidekick.copilot.survey import APART, meant
 from slidekick.copilot.tools import tool_schemas
@@ -332,3 +332,16 @@ def test_a_report_on_a_slide_tells_each_tissue_of_the_tissue(survey, segmentor, 
     assert not measured["stroma"].found
     assert report.size == survey.thumbnail.pixels.shape[1::-1]
     assert "of the tissue" in to_html(report)
+
+
+def test_the_compiled_tower_gives_what_torch_gives(tiny, tmp_path, monkeypatch):
+    model, _ = tiny
+    if not hasattr(model.model, "multi_modal_projector"):
+        pytest.skip("tiles go through mini's tower")
+    monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path))
+    tiles = np.random.default_rng(0).integers(0, 256, (3, 192, 192, 3), np.uint8)
+    compiled, plain = TileTower(model, "tiny"), TileTower(model, "")
+    for ours, theirs in zip(compiled(tiles), plain(tiles), strict=True):
+        assert ours.shape == theirs.shape
+        assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
+    assert [file.suffix for file in sorted((tmp_path / "graphs").iterdir())] == [".bin", ".xml"]
