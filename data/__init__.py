@@ -16,8 +16,12 @@ _HOME = {
     "SourceError": "errors",
     "load_items": "items",
     "open_slide": "slide",
+    "read_coords": "features",
+    "read_features": "features",
     "read_roi": "slide",
     "sample": "samples",
+    "write_coords": "features",
+    "write_features": "features",
 }
 __all__ = list(_HOME)
 __getattr__, __dir__ = exports(__name__, _HOME)

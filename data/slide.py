@@ -72,8 +72,9 @@ class Slide:
     mpp: (x, y) µm per level-0 pixel, or None where neither the file nor the caller states it.
     """
 
-    def __init__(self, reader, source: str, mpp: tuple[float, float] | None, path: Path | None = None) -> None:
+    def __init__(self, reader, source: str, mpp: tuple[float, float] | None, path: Path | None = None, to_srgb=None):
         self._reader = reader
+        self._to_srgb = to_srgb  # uint8 (H, W, 3) -> the same in sRGB; None shows the colours as they lie in the file
         self.source = source
         self.path = path  # where it lies, for its content's name and for other processes; never shown
         self.header: Header = reader.header
@@ -197,6 +198,8 @@ class Slide:
                 "--region x,y,w,h or a coarser --mpp"
             )
         pixels = self._reader.read(index, x, y, width, height)
+        if self._to_srgb is not None:
+            pixels = self._to_srgb(pixels)
         if (width, height) == size and (left, top) == (x, y):
             return pixels
         return _resample(pixels, (left - x, top - y, min(right - x, width), min(bottom - y, height)), size)
@@ -207,14 +210,21 @@ class Slide:
         return max(fit, key=lambda i: self.levels[i].downsample, default=0)
 
 
-def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None = None) -> Slide:
+def open_slide(
+    path: str | os.PathLike, mpp: float | tuple[float, float] | None = None, colour: str | None = None
+) -> Slide:
     """Open a slide or picture. `mpp` states the scale of level 0 (µm per pixel), over what the file says.
 
-    A folder is opened where it holds one DICOM series.
-    Raises InputError, one line with the mend, for what is missing, not a file, empty, unreadable or damaged.
+    colour: "srgb" shows every pixel as the embedded ICC profile says, which looks alike on any screen; None, and a file
+    without a profile, gives the numbers in the file, as models are taught on. A folder is opened where it holds one
+    DICOM series.
+    Raises InputError, one line with the mend, for what is missing, not a file, empty, unreadable or damaged, and with
+    `colour` for a profile that is.
     """
     from slidekick.data.readers import open_best
 
+    if colour not in (None, "srgb"):
+        raise InputError(f'colour {colour!r} is not known; give "srgb", or leave it out')
     path = Path(path)
     stated = None
     if mpp is not None:
@@ -223,7 +233,16 @@ def open_slide(path: str | os.PathLike, mpp: float | tuple[float, float] | None 
     file = _file_of(path)
     _check_file(file)
     reader = open_best(file)
-    return Slide(reader, path.name, stated or reader.header.mpp, file)
+    to_srgb = None
+    if colour and reader.header.icc is not None:
+        from slidekick.data.colour import srgb_from
+
+        try:
+            to_srgb = srgb_from(reader.header.icc, path.name)
+        except InputError:
+            reader.close()
+            raise
+    return Slide(reader, path.name, stated or reader.header.mpp, file, to_srgb)
 
 
 def read_roi(path: str | os.PathLike, region: tuple[int, int, int, int] | None = None, mpp: float | None = None) -> Roi:

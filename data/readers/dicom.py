@@ -7,7 +7,9 @@ never read, and no field that may hold an identifier is looked at but the series
 from __future__ import annotations
 
 import warnings
+from itertools import pairwise
 from pathlib import Path
+from typing import BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -27,6 +29,7 @@ DECODERS = {
     "1.2.840.10008.1.2.4.90": imagecodecs.jpeg2k_decode,
     "1.2.840.10008.1.2.4.91": imagecodecs.jpeg2k_decode,
 }
+ITEM = b"\xfe\xff\x00\xe0"  # the tag before each frame
 PLAIN = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # little endian, implicit and explicit
 ASIDE = ("LABEL", "OVERVIEW", "LOCALIZER", "THUMBNAIL")  # image types that are no level of the slide
 
@@ -65,6 +68,23 @@ def level_in(folder: Path) -> Path | None:
     return max(found, key=lambda pair: _size(pair[1])[0], default=(None, None))[0]
 
 
+def tables_hold(path: Path) -> bool:
+    """Whether, of this file and those of its series beside it, every table of frames points at frames."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            series = _read(path).get("SeriesInstanceUID")
+            for other in sorted(path.parent.iterdir()):
+                if other != path and not (other.is_file() and support(other) > 0):
+                    continue
+                data = _read(other)
+                if data.get("SeriesInstanceUID") == series and not _table_holds(other, data):
+                    return False
+        return True
+    except Exception:  # as in `support`
+        return False
+
+
 class DicomReader(TiledReader):
     """An open level; see `Reader`."""
 
@@ -89,7 +109,7 @@ class DicomReader(TiledReader):
         except BaseException:
             self.close()
             raise
-        self.header = Header("dicom", [size], [tile], _mpp(data), _power(data))
+        self.header = Header("dicom", [size], [tile], _mpp(data), _power(data), icc=_profile(data))
 
     def decoded(self, level: int, page: int, index: int) -> np.ndarray | None:
         """See `TiledReader.decoded`."""
@@ -135,15 +155,41 @@ def _power(data: Dataset) -> float | None:
         return None
 
 
+def _profile(data: Dataset) -> bytes | None:
+    try:
+        return data.OpticalPathSequence[0].ICCProfile or None
+    except (AttributeError, IndexError, TypeError):
+        return None
+
+
+def _table_holds(path: Path, data: Dataset) -> bool:
+    if data.file_meta.TransferSyntaxUID in PLAIN:
+        return True
+    with path.open("rb") as stream:
+        _seek_pixels(stream, data)
+        offsets = parse_basic_offsets(stream)
+        first, size = stream.tell(), path.stat().st_size
+        for offset in offsets:
+            stream.seek(first + offset)
+            head = stream.read(8)
+            if head[:4] != ITEM or stream.tell() + int.from_bytes(head[4:], "little") > size:
+                return False
+    return all(one < other for one, other in pairwise(offsets))
+
+
+def _seek_pixels(stream: BinaryIO, data: Dataset) -> None:
+    """To where the pixels of an open file begin: past their tag, its kind and its length."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pydicom.dcmread(stream, stop_before_pixels=True)  # leaves the stream at the tag
+    stream.seek(8 if data.file_meta.TransferSyntaxUID.is_implicit_VR else 12, 1)
+
+
 def _frames(path: Path, data: Dataset, encapsulated: bool) -> list[tuple[int, int]]:
     """(offset, bytes) of each frame in the file."""
     number = int(data.get("NumberOfFrames", 1))
-    with warnings.catch_warnings(), path.open("rb") as stream:
-        warnings.simplefilter("ignore")
-        pydicom.dcmread(stream, stop_before_pixels=True)  # leaves the stream where the pixels begin
-        stream.seek(
-            8 if data.file_meta.TransferSyntaxUID.is_implicit_VR else 12, 1
-        )  # past the tag, its kind and its length
+    with path.open("rb") as stream:
+        _seek_pixels(stream, data)
         if not encapsulated:
             size = int(data.Rows) * int(data.Columns) * int(data.SamplesPerPixel)
             return [(stream.tell() + size * i, size) for i in range(number)]

@@ -12,16 +12,23 @@ import openslide
 from PIL import Image
 
 from slidekick.data.errors import InputError
+from slidekick.data.readers import dicom, tiff
 from slidekick.data.readers.header import ASSOCIATED, Header, plausible
+
+TABLES = {"dicom": dicom.tables_hold, "generic-tiff": tiff.tables_hold, "aperio": tiff.tables_hold}
 
 
 def support(path: Path) -> float:
-    """0.9 for a scanner's own format, 0.8 for a plain tiled TIFF, 0 for anything else."""
+    """0.9 for a scanner's own format, 0.8 for a plain tiled TIFF, 0 for anything else.
+
+    Damaged tables lead it and its libraries out of the file or to more memory than there is, which ends the process; so
+    the tables of DICOM files and of plain and Aperio's TIFFs are looked over first.
+    """
     try:
         vendor = openslide.OpenSlide.detect_format(path)
     except openslide.OpenSlideError:
         return 0.0
-    if vendor is None:
+    if vendor is None or not TABLES.get(vendor, lambda _: True)(path):
         return 0.0
     return 0.8 if vendor == "generic-tiff" else 0.9
 

@@ -41,7 +41,8 @@ def open_file(path: Path) -> PillowReader:
     try:
         with quiet(path), _open(path) as picture:
             _check(picture, path)
-            return PillowReader(_rgb(picture, path), f"{picture.format}".lower())
+            icc = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA") else None
+            return PillowReader(_rgb(picture, path), f"{picture.format}".lower(), icc)
     except Image.DecompressionBombError as error:
         raise InputError(_too_large(path)) from error
     except InputError:
@@ -53,10 +54,10 @@ def open_file(path: Path) -> PillowReader:
 class PillowReader:
     """A decoded picture; see `Reader`."""
 
-    def __init__(self, pixels: np.ndarray, vendor: str) -> None:
+    def __init__(self, pixels: np.ndarray, vendor: str, icc: bytes | None = None) -> None:
         self._pixels = pixels
         size = (pixels.shape[1], pixels.shape[0])
-        self.header = Header(vendor, [size], [size])
+        self.header = Header(vendor, [size], [size], icc=icc or None)
 
     def read(self, level: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         """See `Reader.read`."""

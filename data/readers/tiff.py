@@ -19,7 +19,7 @@ import tifffile
 
 from slidekick.data.errors import InputError
 from slidekick.data.readers.header import ASSOCIATED, Header, plausible
-from slidekick.data.readers.tiled import Grid, TiledReader
+from slidekick.data.readers.tiled import SEGMENT_LIMIT_PX, Grid, TiledReader
 
 RANGE_PX = 4_000_000  # a level of at most so many pixels tells how bright the channels of a fluorescence slide are
 BRIGHTEST = 99.8  # per cent of the pixels that are not cut off at the upper end
@@ -76,6 +76,7 @@ class TiffReader(TiledReader):
         try:
             with _file(path) as file:
                 levels = _levels(file)
+                _check_alike(path, levels)
                 self._pages = [[_Page.of(page) for page in pages] for pages in levels]
                 self.grids = [[_grid(page.keyframe) for page in pages] for pages in levels]
                 self.header = _header(file, levels, self.grids)
@@ -171,6 +172,34 @@ def _readable(page) -> bool:
     colour = page.samplesperpixel in (3, 4) and page.dtype == np.uint8 and int(page.photometric) in (2, 6)
     grey = page.samplesperpixel == 1 and page.dtype in (np.uint8, np.uint16) and int(page.photometric) == 1
     return bool(known and (colour or grey))
+
+
+def _check_alike(path: Path, levels: list[list]) -> None:
+    """Raises InputError where levels are not all of the pixels that the first one is of."""
+    first = levels[0][0].keyframe
+    kind = (first.dtype, first.samplesperpixel)
+    for page in (page.keyframe for pages in levels for page in pages):
+        if not _readable(page) or (page.dtype, page.samplesperpixel) != kind:
+            raise InputError(f"{path}: its levels are of different kinds of pixels: it is damaged; copy it again")
+
+
+def tables_hold(path: Path) -> bool:
+    """Whether tiles are of a size within reason and end within the file, in every page of a TIFF.
+
+    True as well for what tifffile cannot judge.
+    """
+    try:
+        size = path.stat().st_size
+        with _file(path) as file:
+            for page in file.pages:
+                tile = page.tilewidth * page.tilelength if page.is_tiled else page.imagewidth * page.rowsperstrip
+                if min(tile, page.imagewidth * page.imagelength) > SEGMENT_LIMIT_PX:
+                    return False
+                if page.is_tiled and (tile > SEGMENT_LIMIT_PX or max(page.databytecounts, default=0) > size):
+                    return False
+        return True
+    except Exception:  # as in `support`
+        return True
 
 
 def _header(file: tifffile.TiffFile, levels: list[list], grids: list[list[Grid]]) -> Header:
