@@ -93,6 +93,11 @@ class Slide:
         return type(self._reader).__module__.rpartition(".")[2]
 
     @property
+    def colour(self) -> str | None:
+        """What `open_slide` was told of colours."""
+        return None if self._to_srgb is None else "srgb"
+
+    @property
     def objective_power(self) -> float | None:
         """As the file states it, or None."""
         return self.header.objective_power

@@ -125,7 +125,7 @@ def _question(look: Look, slide: Slide, segmentor: Segmentor) -> dict:
         digest.update(segmentor.vocabulary.vectors[concept.name].tobytes())
     return {
         "schema": SCHEMA,
-        "slide": content_key(slide.path),
+        "slide": [content_key(slide.path), slide.colour],
         "tiling": [*asdict(look.tiling).values(), TILE, OVERLAP],
         "concepts": [asdict(concept) for concept in look.concepts],
         "calibration": asdict(segmentor.vocabulary.calibration),
@@ -192,7 +192,9 @@ def _by_workers(left, slide: Slide, segmentor: Segmentor, workers: int, load: Lo
     said = context.Queue()
     team = [
         context.Process(
-            target=_work, args=(slide.path, slide.mpp, load, left[number::workers], os.getpid(), said), daemon=True
+            target=_work,
+            args=((slide.path, slide.mpp, slide.colour), load, left[number::workers], os.getpid(), said),
+            daemon=True,
         )
         for number in range(workers)
     ]
@@ -220,11 +222,11 @@ def _by_workers(left, slide: Slide, segmentor: Segmentor, workers: int, load: Lo
             one.join()
 
 
-def _work(path: Path, mpp, load: Load, left: list[tuple[Look, int]], parent: int, said) -> None:
-    """What a worker does: looks, and says after each tile None, or what is wrong."""
+def _work(opened: tuple, load: Load, left: list[tuple[Look, int]], parent: int, said) -> None:
+    """What a worker does: looks, and says after each tile None, or what is wrong. opened: as `open_slide` takes it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is told, and ends its workers
     try:
-        with open_slide(path, mpp) as slide, _one_thread(load()) as segmentor:
+        with open_slide(*opened) as slide, _one_thread(load()) as segmentor:
             for _ in _look(slide, segmentor, left):
                 if os.getppid() != parent:
                     return
