@@ -117,7 +117,7 @@ def test_a_table_gives_tasks(tmp_path):
     [
         ("file\na.svs\n", "no column named slide"),
         ("slide\n", "no column named slide"),
-        ("slide,mpp\na.svs,wide\n", r"cases.csv:2: mpp 'wide'"),
+        ("slide,mpp,question\na.svs,wide,What?\n", r"cases.csv:2: mpp 'wide'"),
         ("slide,question\na.svs,\n", r"cases.csv:2: no question"),
         ("slide,question\n,What?\n", r"cases.csv:2: no slide"),
     ],
