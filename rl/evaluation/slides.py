@@ -62,7 +62,7 @@ def by_tools(survey: Survey, row: dict) -> dict:
     encoder = survey.encoder
     known = set(encoder.plan.tissues)
     found = {name: survey.find(name, (name,)) for name in (*row["tissues"], *row["absent"]) if name in known}
-    shares = {name: one.mask.sum() / max(one.within.sum(), 1) for name, one in found.items()}
+    shares = {name: float(one.mask.sum() / max(one.within.sum(), 1)) for name, one in found.items()}
     judged = {
         "present": [float(found[name].found) for name in row["tissues"] if name in known],
         "absent": [float(not found[name].found) for name in row["absent"] if name in known],
@@ -160,7 +160,7 @@ class Baseline:
         """The same judgements as `by_tools`."""
         features = survey.tiles.features.astype(np.float32)
         mean = features.sum(0, keepdims=True) / max(len(features), 1)
-        shares = dict(zip(self.tissues, self._share.predict(mean)[0].clip(0, 1), strict=True))
+        shares = dict(zip(self.tissues, self._share.predict(mean)[0].clip(0, 1).tolist(), strict=True))
         scaled = self.scaler.transform(mean)
         there = {name: bool(model.predict(scaled)[0]) for name, model in self._present.items()}
         judged = {

@@ -130,6 +130,7 @@ def test_what_is_taught_on_bags_holds_on_slides(encoder, bags, composed):
     baseline = Baseline([bags.draw(number) for number in range(40)], TISSUES)
     rows = list(judge_slides(copilot, composed, 0, baseline))
     figures = slide_figures(rows)
+    assert json.loads(json.dumps(rows)) == rows
     assert len(rows) == 4
     assert figures["presence"]["value"] > 0.9
     assert figures["pointing"]["value"] > 0.9
