@@ -171,6 +171,8 @@ class TorchEngine:
         """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels, or a slide's
         tokens in their place."""
         pixels = image.pixels if isinstance(image, SlidePicture) else image
+        if not pixels.flags.writeable:
+            pixels = pixels.copy()  # torch warns of arrays that it could not write to
         inputs = self.processor.apply_chat_template(
             [_with_image(message, pixels) for message in messages],
             tools=list(tools) or None,

@@ -22,6 +22,9 @@ from slidekick.grounding.measure import PLACES_SEEN, Measurement, measure, place
 
 PLACES = 6  # looked at in full
 PLACE_UM, PLACE_MPP = 448.0, 0.5  # side of a place, and the scale it is read at: a field of a 20x objective
+CLOSED = (
+    "the survey gives every tile to one of the {} tissues it was taught, also where it is none of them; look yourself"
+)
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,11 @@ class SlideToolbox(Toolbox):
         best = max(found, key=lambda one: one.presence)
         score = max((one.score for one in found if one.found), default=0.0)
         return Finding(best.concept, mask, score, best.presence, None, best.known, words, best.nearest, within=within)
+
+    def _doubts(self, finding: Finding) -> tuple[str, ...]:
+        if not finding.found or not meant(finding.prompt, self.survey.encoder):
+            return ()
+        return (CLOSED.format(len(self.survey.encoder.plan.tissues)),)
 
     def _measured(self, finding: Finding) -> Measurement:
         seen = [(look.roi, look.findings[finding.prompt]) for look in self.looks if finding.prompt in look.findings]

@@ -124,10 +124,16 @@ class Toolbox:
             log.exception("tool %s failed on %r", name, concept)
             what = f"{name} failed ({type(error).__name__})"
             return Outcome({"error": what}, warnings=(f"{what}; see the log",))
-        return Outcome(result, evidence, (finding,), _cautions(name, finding, concept))
+        return Outcome(
+            result, evidence, (finding,), (*_cautions(name, finding, concept, result), *self._doubts(finding))
+        )
 
     def _measured(self, finding: Finding) -> Measurement:
         return measure(finding, self.roi.mpp)
+
+    def _doubts(self, finding: Finding) -> tuple[str, ...]:
+        """What else is to be said of a finding."""
+        return ()
 
     def _tool(self, name: str) -> Callable[[str], dict] | None:
         return getattr(self, name) if isinstance(name, str) and name in TOOL_NAMES else None
@@ -220,10 +226,10 @@ def _complaint(name: str, arguments: object) -> str | None:
     return None
 
 
-def _cautions(name: str, finding: Finding, concept: str) -> tuple[str, ...]:
+def _cautions(name: str, finding: Finding, concept: str, result: dict) -> tuple[str, ...]:
     if not finding.known:
         nearest = f"; nearest known: {finding.nearest}" if finding.nearest else ""
         return (f'"{concept}" is not in the segmentor\'s vocabulary, so it was not looked for{nearest}',)
-    if name == "count" and finding.found and finding.instances is None:
+    if name == "count" and finding.found and "count" not in result:
         return (f"{finding.concept} is a region, not objects: area given instead of a count",)
     return ()

@@ -20,7 +20,7 @@ from slidekick.copilot.report import draft_report, to_html
 from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.copilot.slide_tiles import TileTower, slide_tiles
-from slidekick.copilot.slide_tools import PLACE_UM, PLACES, SlideToolbox, mentioned
+from slidekick.copilot.slide_tools import CLOSED, PLACE_UM, PLACES, SlideToolbox, mentioned
 from slidekick.copilot.survey import APART, meant
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError
@@ -130,6 +130,7 @@ def test_an_answer_tells_shares_of_the_tissue_and_follows_the_schema(survey, seg
     share = next(item for item in answer.evidence if item.kind == "area_fraction").value
     assert answer.text == f"Tumour covers {round(100 * share)}% of the tissue."
     assert share == pytest.approx(1 / 3, abs=0.06)
+    assert answer.warnings == (CLOSED.format(3),)
     assert all(claim.supported for claim in answer.claims)
     import slidekick.copilot
 
@@ -149,6 +150,7 @@ def test_structures_are_counted_in_places_and_told_as_such(survey, segmentor, sc
     answer = Copilot(scripted(call("count", "nucleus"), "Many."), segmentor).ask(survey, "How many nuclei are there?")
     assert len(answer.looked) == PLACES
     assert answer.text == f"There are {3 * PLACES} nuclei in the places looked at."
+    assert answer.warnings == ()
     assert segmentor.calls == ["nucleus"] * PLACES
     width, height = survey.slide.dimensions
     for x, y, w, h in answer.looked:
