@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-from slidekick.grounding.outline import Polygon
+from slidekick.grounding.outline import Polygon, walks
 from slidekick.grounding.sizes import DRAWN
 
 CHUNK = 512  # cells; a quarter of a million at a time: some 20 MB of arrays while it is worked on
@@ -216,31 +216,9 @@ def _polygon(edges: np.ndarray) -> Polygon:
         found = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
         there = codes[found] == wanted
         following[there] = found[there]
-    rings = list(_walks(following.tolist(), (codes // 4).tolist()))
+    rings = list(walks(following.tolist(), (codes // 4).tolist()))
     corners = [edges[walk][directions[walk] != np.roll(directions[walk], 1), :2] for walk in rings]
     return sorted(corners, key=_doubled_area, reverse=True)  # the outer ring alone has an area above 0
-
-
-def _walks(following: list[int], vertices: list[int]) -> Iterator[list[int]]:
-    """Closed walks over the edges, cut where they touch themselves."""
-    seen = bytearray(len(following))
-    for first in range(len(following)):
-        if seen[first]:
-            continue
-        walk: list[int] = []
-        place: dict[int, int] = {}
-        edge = first
-        while not seen[edge]:
-            if (cut := place.get(vertices[edge])) is not None:
-                yield walk[cut:]
-                for gone in walk[cut:]:
-                    del place[vertices[gone]]
-                del walk[cut:]
-            seen[edge] = 1
-            place[vertices[edge]] = len(walk)
-            walk.append(edge)
-            edge = following[edge]
-        yield walk
 
 
 def _doubled_area(ring: np.ndarray) -> int:

@@ -8,6 +8,7 @@ the sense of the Simple Features standard that QuPath's geometry library holds t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -136,26 +137,33 @@ def _rings(starts: np.ndarray, directions: np.ndarray, owners: np.ndarray):
     choices = [index[turn, ends[:, 1], ends[:, 0]] for turn in turns]
     following = np.where(choices[0] >= 0, choices[0], np.where(choices[1] >= 0, choices[1], choices[2])).tolist()
     vertices = (starts[:, 1] * size[0] + starts[:, 0]).tolist()
-    seen = bytearray(len(starts))
-    for first in range(len(starts)):
+    for walk in walks(following, vertices):
+        yield _corners(starts, directions, walk), int(owners[walk[0]])
+
+
+def walks(following: list[int], vertices: list[int]) -> Iterator[list[int]]:
+    """Closed walks over edges, cut where they touch themselves: what lies between is a walk of its own.
+
+    following: of each edge the next. vertices: of each edge where it starts.
+    """
+    seen = bytearray(len(following))
+    for first in range(len(following)):
         if seen[first]:
             continue
         walk: list[int] = []
         place: dict[int, int] = {}
         edge = first
         while not seen[edge]:
-            vertex = vertices[edge]
-            if vertex in place:  # the walk touches itself: what lies between is a ring of its own
-                cut = place[vertex]
-                yield _corners(starts, directions, walk[cut:]), int(owners[first])
+            if (cut := place.get(vertices[edge])) is not None:
+                yield walk[cut:]
                 for gone in walk[cut:]:
                     del place[vertices[gone]]
                 del walk[cut:]
             seen[edge] = 1
-            place[vertex] = len(walk)
+            place[vertices[edge]] = len(walk)
             walk.append(edge)
             edge = following[edge]
-        yield _corners(starts, directions, walk), int(owners[first])
+        yield walk
 
 
 def _corners(starts: np.ndarray, directions: np.ndarray, walk: list[int]) -> np.ndarray:
