@@ -372,7 +372,10 @@ def short_answer(question: str, text: str, steps: Sequence[Step]) -> str:
     result = results[-1]
     if result.get("known") is False:
         return "unknown"
-    asks_amount = any(char.isdigit() for char in question)  # "more than 100?": found alone does not answer it
+    rest = question.lower()
+    for value in (str(value).lower() for step in steps for value in step.arguments.values()):
+        rest = rest.replace(value, "")  # the digit of "Gleason pattern 4" asks for no amount
+    asks_amount = any(char.isdigit() for char in rest)  # "more than 100?": found alone does not answer it
     if _YES_NO.match(question) and not asks_amount:
         return "yes" if result["found"] else "no"
     if _YES_NO.match(question) and said:

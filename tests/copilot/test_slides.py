@@ -12,7 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidekick.copilot import Answer, Copilot
+from slidekick.copilot.answer import Step
 from slidekick.copilot.case import ask_case
+from slidekick.copilot.copilot import short_answer
 from slidekick.copilot.engine import SLIDE, SlidePicture, TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts
 from slidekick.copilot.grammar import ToolCall
@@ -347,3 +349,13 @@ def test_the_compiled_tower_gives_what_torch_gives(tiny, tmp_path, monkeypatch):
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()
     assert [file.suffix for file in sorted((tmp_path / "graphs").iterdir())] == [".bin", ".xml"]
+
+
+def test_a_digit_in_the_name_asks_for_no_amount(survey, segmentor, scripted):
+    questions = {"Is there tissue 4?": "unknown", "Is there stroma?": "no", "Are there 4 parts of stroma?": "not found"}
+    for question, short in questions.items():
+        concept = "tissue 4" if "tissue" in question else "stroma"
+        lines = [call("segment", concept), "Maybe."]
+        assert Copilot(scripted(*lines), segmentor).ask(survey, question).short == short
+    steps = [Step("t1", "segment", {"concept": "Gleason pattern 4"}, {"found": False}, 0.0)]
+    assert short_answer("Is there Gleason pattern 4?", "No.", steps) == "no"
