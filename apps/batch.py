@@ -14,7 +14,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
-from slidekick.apps.loading import add_model, tell
+from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.copilot.answer import check_question
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         tell(f"{len(tasks) - left} of {len(tasks)} slides are done already")
     from tqdm import tqdm
 
-    make = partial(make_copilot, args.model, args.segmentor)
+    make = partial(load_copilot, args.model, args.segmentor)
     made = run_batch(tasks, make, args.out, workers, args.ray)
     for one in tqdm(made, total=left, desc="slides", disable=None, file=sys.stderr):
         if one["error"]:
@@ -70,16 +70,6 @@ def run(args: argparse.Namespace) -> int:
     }
     print(json.dumps(facts, indent=2) if args.json else as_text(facts))
     return 1 if failed else 0
-
-
-def make_copilot(model: str, segmentor: Path | None):
-    """A worker's copilot, without a word."""
-    from slidekick.apps.loading import silence
-    from slidekick.copilot import Copilot
-    from slidekick.grounding import Segmentor
-
-    silence()
-    return Copilot.from_pretrained(model, Segmentor.from_pretrained(segmentor))
 
 
 def tasks_of(args: argparse.Namespace) -> list:

@@ -50,9 +50,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write(out: Path, result, surveys) -> None:
+    from slidekick.copilot.survey import meant
+
     for number, ((name, answer), survey) in enumerate(zip(result.slides, surveys, strict=True), 1):
         named = {step.arguments["concept"] for step in answer.steps if "concept" in step.arguments}
-        findings = [survey.find(words, tissues) for words in sorted(named) if (tissues := survey.meant(words))]
+        findings = [survey.find(words, tissues) for words in sorted(named) if (tissues := meant(words, survey.encoder))]
         for path in write_answer(out / f"{number:02d}-{Path(name).stem}", survey.thumbnail, answer, findings):
             tell(f"wrote {path}")
     tell(f"wrote {write_atomic(out / 'case.json', json.dumps(result.to_dict(), indent=2))}")

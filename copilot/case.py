@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from slidekick.copilot.answer import RESEARCH_USE, Answer, Step
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.language import many_of
+from slidekick.copilot.sentences import capital
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.tools import percent
 from slidekick.data.errors import InputError
@@ -79,7 +80,7 @@ def _measured(tool: str, concept: str, names: Sequence[str], results: list[dict]
         return f"{total} {concept if total == 1 else many_of(concept)} {at} {where} ({each})."
     each = ", ".join(f"{name} {result['area']}" for name, result in zip(names, results, strict=True) if result["found"])
     over = f", {percent(share)} of all their tissue" if share is not None and len(names) > 1 else ""
-    return f"{concept[:1].upper()}{concept[1:]} was found on {where} ({each}){over}."
+    return f"{capital(concept)} was found on {where} ({each}){over}."
 
 
 def _share(answers: Sequence[Answer], steps: Sequence[Step], surveys: Sequence[Survey]) -> float | None:

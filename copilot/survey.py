@@ -115,10 +115,6 @@ class Survey:
         first = self.tiles.grid.coords - np.array(self.tiles.grid.size_level0) * (self.tiles.step // 2)
         return np.round(np.concatenate([first, first + size], 1) / np.tile(scale, 2)).clip(0).astype(int)
 
-    def meant(self, words: str) -> tuple[str, ...]:
-        """The tissues that `words` mean."""
-        return meant(words, self.encoder)
-
     def find(self, words: str, tissues: Sequence[str]) -> Finding:
         """Where the slide is one of `tissues`, which `words` mean (see `meant`), as a finding on the thumbnail."""
         shape = self.thumbnail.pixels.shape[:2]

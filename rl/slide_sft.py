@@ -70,9 +70,8 @@ class SlideTrainer(SFTTrainer):
         """What reads the tokens: the expert, and the encoder's way to the language model."""
         if self.optimizer is None:
             kind, settings = self.get_optimizer_cls_and_kwargs(self.args, self.model)
-            layers = [p for layer in self.experts._layers.values() for p in (layer.down, layer.up)]
             read = [*self.encoder.add.parameters(), self.encoder.glass, self.encoder.reach]
-            self.optimizer = kind([{"params": layers}, {"params": read}], **settings)
+            self.optimizer = kind([{"params": self.experts.trainable()}, {"params": read}], **settings)
         return self.optimizer
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
