@@ -8,8 +8,6 @@ slides show that split's pictures only. The scale is nominal, since most sets st
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -20,7 +18,7 @@ import numpy as np
 import tifffile
 
 from slidekick.data.errors import InputError
-from slidekick.data.files import write_atomic
+from slidekick.data.files import named_atomic, write_atomic
 from slidekick.data.items import FILE_NAME, Item
 from slidekick.data.layout import CELL_UM, GLASS, Layout, make_layout
 
@@ -149,17 +147,15 @@ def paint(layout: Layout, pools: Mapping[str, Sequence[Item]], path: Path, mpp: 
     rows, columns = layout.cells.shape
     shape = (rows * side, columns * side)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the file, not in /tmp: a level of a large slide is gigabytes.
-    with tempfile.TemporaryDirectory(prefix=".composed.", dir=path.parent) as scratch:
-        part, coarser = Path(scratch) / "slide.tif", _Level(Path(scratch) / "1", shape)
+    with named_atomic(path) as part:
+        coarser = _Level(part.with_suffix(".1"), shape)  # beside the file, not in /tmp: a level may take gigabytes
         with tifffile.TiffWriter(part, bigtiff=shape[0] * shape[1] > 1_000_000_000) as writer:
             _write_level(writer, coarser.filled(_bands(layout, pools, side)), shape, mpp, False)
             for number in range(2, 20):
-                level, coarser = coarser, _Level(Path(scratch) / str(number), coarser.shape)
+                level, coarser = coarser, _Level(part.with_suffix(f".{number}"), coarser.shape)
                 _write_level(writer, coarser.filled(level.strips()), level.shape, mpp * STEP ** (number - 1), True)
                 if max(level.shape) <= SMALLEST * STEP:
                     break
-        os.replace(part, path)
 
 
 def _write_level(

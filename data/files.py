@@ -59,11 +59,27 @@ def stream_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
         os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; outputs are ordinary files
         os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        raise OutputError(cannot_write(path, error)) from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):  # gone after a successful replace
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def named_atomic(path: str | os.PathLike) -> Iterator[Path]:
+    """As `stream_atomic`, for writers that want a name: a place to write to, in a folder of its own beside `path`.
+
+    What else is put into that folder goes with it. Raises OutputError, also where the parent folder is missing.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+            part = Path(folder) / path.name
+            yield part
+            os.replace(part, path)
+    except OSError as error:
+        raise OutputError(cannot_write(path, error)) from error
 
 
 @contextlib.contextmanager
@@ -90,7 +106,7 @@ def folder_atomic(path: str | os.PathLike, ours: Callable[[Path], bool]) -> Iter
         else:
             os.replace(temporary, path)
     except OSError as error:
-        raise OutputError(_cannot_write(path, error)) from error
+        raise OutputError(cannot_write(path, error)) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)  # gone after a successful replace
@@ -129,11 +145,12 @@ def check_writable(folder: str | os.PathLike) -> Path:
         os.close(descriptor)
         os.unlink(probe)
     except OSError as error:
-        raise OutputError(_cannot_write(folder, error)) from error
+        raise OutputError(cannot_write(folder, error)) from error
     return folder
 
 
-def _cannot_write(path: Path, error: OSError) -> str:
+def cannot_write(path: Path, error: OSError) -> str:
+    """What is told where a file cannot be written, in one line with the mend."""
     reason = (error.strerror or type(error).__name__).lower()
     return f"{path}: cannot write ({reason}); choose another folder or free this one"
 

@@ -16,12 +16,11 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-from slidekick.grounding.outline import Polygon, walks
+from slidekick.grounding.outline import STEP, Polygon, doubled_area, walks
 from slidekick.grounding.sizes import DRAWN
 
 CHUNK = 512  # cells; a quarter of a million at a time: some 20 MB of arrays while it is worked on
 _RIGHT, _DOWN, _LEFT, _UP = range(4)
-_STEP = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])  # (x, y); +1 turns right, for y points down
 # direction of an edge, its outside neighbour (row, column), its start from the cell's corner (x, y)
 _SIDES = ((_RIGHT, (-1, 0), (0, 0)), (_DOWN, (0, 1), (1, 0)), (_LEFT, (1, 0), (1, 1)), (_UP, (0, -1), (0, 1)))
 
@@ -208,7 +207,7 @@ def _polygon(edges: np.ndarray) -> Polygon:
     order = np.argsort(codes)
     codes, edges = codes[order], edges[order]
     directions = edges[:, 2]
-    ends = edges[:, :2] + _STEP[directions]
+    ends = edges[:, :2] + STEP[directions]
     vertices = (ends[:, 1] * width + ends[:, 0]) * 4
     following = np.full(len(edges), -1)
     for turn in (3, 0, 1):  # the last that is there wins, a right turn: stay with the same cell
@@ -218,12 +217,7 @@ def _polygon(edges: np.ndarray) -> Polygon:
         following[there] = found[there]
     rings = list(walks(following.tolist(), (codes // 4).tolist()))
     corners = [edges[walk][directions[walk] != np.roll(directions[walk], 1), :2] for walk in rings]
-    return sorted(corners, key=_doubled_area, reverse=True)  # the outer ring alone has an area above 0
-
-
-def _doubled_area(ring: np.ndarray) -> int:
-    x, y = ring.T
-    return int(np.sum(x * np.roll(y, -1) - np.roll(x, -1) * y))
+    return sorted(corners, key=doubled_area, reverse=True)  # the outer ring alone has an area above 0
 
 
 def _moved(cells: slice, by: int) -> slice:

@@ -6,7 +6,6 @@ nearest pixel, so that they hold labels and no mixtures. Scratch files have no n
 
 from __future__ import annotations
 
-import contextlib
 import os
 import struct
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import OutputError
+from slidekick.data.files import cannot_write, named_atomic
 
 SIDE = 512  # px of a tile: large enough to compress well, small enough to show at once
 SMALLEST = 1024  # px; the coarsest level's longer side is at most so
@@ -78,7 +78,7 @@ class LabelCanvas:
         common = {"dtype": np.uint32, "tile": (SIDE, SIDE), "compression": "adobe_deflate", "photometric": "minisblack"}
         tiles: Callable[[int, int], np.ndarray | None] = lambda row, column: self._tile(row, column, lookup)  # noqa: E731
         with (
-            _replacing(path) as part,
+            named_atomic(path) as part,
             tifffile.TiffWriter(part, ome=True, bigtiff=True, byteorder="<") as file,
         ):
             for number, shape in enumerate(levels):
@@ -126,23 +126,6 @@ class LabelCanvas:
         return tile
 
 
-@contextlib.contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A place beside `path` for a file that takes its name once the block ends well; tifffile wants a name."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
-            part = Path(folder) / path.name
-            yield part
-            os.replace(part, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> OutputError:
-    reason = (error.strerror or type(error).__name__).lower()
-    return OutputError(f"{path}: cannot write ({reason}); choose another folder or free this one")
-
-
 class _Coarser:
     """Passes a level's tiles on, packed, and keeps of each every second pixel: the next level."""
 
@@ -187,7 +170,7 @@ class _Scratch:
                 written = os.pwrite(self._file.fileno(), left, at)
                 at, left = at + written, left[written:]
         except OSError as error:
-            raise _cannot_write(self.folder, error) from error
+            raise OutputError(cannot_write(self.folder, error)) from error
         self._where.setdefault(key, []).append((self._end, len(content)))
         self._end = at
 
