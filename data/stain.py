@@ -22,6 +22,7 @@ import cv2
 import numpy as np
 
 from slidekick.data.slide import Region, Slide
+from slidekick.data.tissue import DARK, glass_of, optical_density
 
 UNKNOWN, FLUORESCENCE = "unknown", "fluorescence"
 KINDS = {  # name: what data sets call it, lower case; a whole word of the set's `stain`
@@ -37,7 +38,6 @@ DENSE = 0.12  # mean optical density from which a pixel is no glass
 LEAST_SHARE = 0.002  # of pixels that are no glass: fewer tell nothing
 TILES, TILE_PX = 12, 512  # of a slide: places over its tissue, level-0 pixels a side
 OVERVIEW_PX = 512  # longest side of the picture on which they are found
-DARK = 60  # grey values: a picture whose median is below is fluorescence
 _FILE = Path(__file__).with_suffix(".json")
 
 
@@ -79,7 +79,7 @@ def stain_features(pictures: Sequence[np.ndarray]) -> np.ndarray | None:
     """float64 (D,) of the pixels of `pictures`, uint8 (H, W, 3), taken together; None where they show only glass."""
     pixels = np.concatenate([_small(picture).reshape(-1, 3) for picture in pictures]).astype(np.float32)
     bright = np.median(pixels.max(axis=1)) / 255
-    glass, density = _glass(pixels), _density(pixels)
+    glass, density = glass_of(pixels), optical_density(pixels)
     dense = density[density.mean(axis=1) > DENSE]
     if len(dense) < LEAST_SHARE * len(density):
         return None
@@ -134,7 +134,7 @@ def _places(slide: Slide) -> Iterator[np.ndarray]:
     (height, width), full = seen.shape[:2], slide.dimensions
     smooth = cv2.blur(seen, (5, 5))
     dark = np.median(seen) < DARK
-    found = smooth.max(axis=2) > DARK / 2 if dark else _density(smooth.astype(np.float32)).mean(axis=2) > DENSE
+    found = smooth.max(axis=2) > DARK / 2 if dark else optical_density(smooth.astype(np.float32)).mean(axis=2) > DENSE
     rows, columns = np.nonzero(found)
     for index in np.linspace(0, len(rows) - 1, min(TILES, len(rows))).round().astype(int):
         middle = (columns[index] * full[0] / width, rows[index] * full[1] / height)
@@ -142,15 +142,6 @@ def _places(slide: Slide) -> Iterator[np.ndarray]:
             int(np.clip(at - TILE_PX / 2, 0, max(0, side - TILE_PX))) for at, side in zip(middle, full, strict=True)
         )
         yield slide.roi(Region(x, y, min(TILE_PX, full[0]), min(TILE_PX, full[1]))).pixels
-
-
-def _density(pixels: np.ndarray) -> np.ndarray:
-    """Optical density of float32 (..., 3), against the brightest common value of each colour."""
-    return np.maximum(-np.log((pixels + 1) / (_glass(pixels) + 1)), 0)
-
-
-def _glass(pixels: np.ndarray) -> np.ndarray:
-    return np.maximum(np.percentile(pixels.reshape(-1, 3), 98, axis=0), 128)
 
 
 @cache

@@ -77,9 +77,17 @@ def _bright_on_dark(picture: np.ndarray) -> np.ndarray:
 
 
 def _density(picture: np.ndarray) -> np.ndarray:
-    """Optical density (H, W, 3) float32 against the slide's own glass: the brightest common value of each colour."""
-    glass = np.maximum(np.percentile(picture.reshape(-1, 3), 98, axis=0), 128)
-    return np.maximum(-np.log((picture.astype(np.float32) + 1) / (glass + 1)), 0).astype(np.float32)
+    return optical_density(picture).astype(np.float32)
+
+
+def optical_density(pixels: np.ndarray) -> np.ndarray:
+    """float64 (..., 3) of RGB pixels, against their own glass."""
+    return np.maximum(-np.log((pixels.astype(np.float32) + 1) / (glass_of(pixels) + 1)), 0)
+
+
+def glass_of(pixels: np.ndarray) -> np.ndarray:
+    """(3,): the brightest common value of each colour."""
+    return np.maximum(np.percentile(pixels.reshape(-1, 3), 98, axis=0), 128)
 
 
 def _otsu(density: np.ndarray) -> float:
