@@ -20,6 +20,7 @@ LEAST_PX = 256  # longest side at least, as far as the slide has that much
 FLOOR, CEILING = 0.08, 0.25  # optical density, mean of the colours: paler is glass, denser is tissue, Otsu between
 TINT = 0.05  # difference between the densest and the palest colour of pale tissue
 DARK = 60  # grey values: a picture whose median is below is fluorescence
+TEXTURE, WEB_PX = 0.02, 7  # standard deviation of density within so many pixels a side: fat is a web of thin walls
 CLOSED_UM, FILLED_UM2, SMALLEST_UM2 = 30.0, 1e5, 1e4  # half of a gap, areas of holes (fat) and of crumbs
 PEN_DENSITY, BLACK_DENSITY = 0.5, 1.2
 PEN_ROUGH = 0.12  # standard deviation of density within 5 x 5 pixels: ink is smoother than tissue
@@ -65,9 +66,21 @@ def _stained(picture: np.ndarray) -> np.ndarray:
     density = _density(picture)
     smooth = cv2.GaussianBlur(density, (0, 0), 1.5)
     mean, tint = smooth.mean(2), smooth.max(2) - smooth.min(2)
-    found = (mean > _otsu(mean)) | ((tint > TINT) & (mean > FLOOR / 2))
+    found = (mean > _otsu(mean)) | ((tint > TINT) & (mean > FLOOR / 2)) | _web(density.mean(2))
     found &= ~_pen(density, found)
     return found
+
+
+def _web(density: np.ndarray) -> np.ndarray:
+    """bool (H, W): what is uneven over a whole window, as fat is, pale as it may be; glass is even."""
+    kernel = np.ones((WEB_PX, WEB_PX), np.uint8)
+    uneven = cv2.morphologyEx((_rough(density, WEB_PX) > TEXTURE).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    return cv2.erode(uneven, kernel).astype(bool)  # a window reaches beyond what is in it
+
+
+def _rough(density: np.ndarray, side: int) -> np.ndarray:
+    """Standard deviation of density within `side` x `side` pixels."""
+    return np.sqrt(np.maximum(cv2.blur(density * density, (side, side)) - cv2.blur(density, (side, side)) ** 2, 0))
 
 
 def _bright_on_dark(picture: np.ndarray) -> np.ndarray:
@@ -109,7 +122,7 @@ def _pen(density: np.ndarray, found: np.ndarray) -> np.ndarray:
         (green > PEN_DENSITY) & (blue > 0.75 * green) & (red < 0.3 * green),
     )
     mean = density.mean(2)
-    rough = np.sqrt(np.maximum(cv2.blur(mean * mean, (5, 5)) - cv2.blur(mean, (5, 5)) ** 2, 0))
+    rough = _rough(mean, 5)
     pen = np.zeros_like(found)
     for ink in inks:
         smooth = ink & (cv2.blur((ink & (rough < PEN_ROUGH)).astype(np.float32), (9, 9)) > 0.2)

@@ -89,6 +89,18 @@ def test_fat_belongs_to_the_tissue_around_it(masked):
     assert shown[hole > 0].mean() > 0.95
 
 
+def test_pale_fat_is_tissue_though_mostly_empty(masked):
+    rng = np.random.default_rng(3)
+    walls = np.zeros((SIDE, SIDE), np.float32)
+    for x, y in rng.integers(0, SIDE, (9000, 2)):
+        cv2.circle(walls, (int(x), int(y)), 9, 1.0, 1)
+    density = cv2.GaussianBlur(walls, (0, 0), 0.7)[..., None] * np.array((0.1, 0.25, 0.1)) * blob()[..., None]
+    assert np.median(density[blob()]) < 0.08  # paler than what is glass elsewhere
+    glass = np.array((242, 240, 243)) + rng.normal(0, 1.5, (SIDE, SIDE, 3))
+    found = masked(np.clip(glass * np.exp(-density), 0, 255).astype(np.uint8)).mask
+    assert overlap(found, blob()) > 0.9
+
+
 def test_what_glows_on_dark_is_tissue(masked):
     pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
     rng = np.random.default_rng(0)
