@@ -1,0 +1,70 @@
+"""The families by name, and rows of them to train on: taught wordings, training pictures, truths from labels.
+
+What is asked here is asked in supervised training too, so wordings that evaluation keeps for itself stay unseen; what
+copies a held-out picture or question is left out by `instructions.material.gather`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from slidekick.data.errors import InputError
+from slidekick.rl.instructions.make import quotas
+from slidekick.rl.instructions.material import Material
+from slidekick.rl.instructions.stock import Stock
+from slidekick.rl.tasks import (
+    classification,
+    closed_vqa,
+    counting,
+    detection,
+    open_vqa,
+    report,
+    segmentation,
+    slide_classification,
+    slide_vqa,
+)
+from slidekick.rl.tasks.task import Row, Task
+
+log = logging.getLogger(__name__)
+
+TASKS: dict[str, Task] = {
+    family.TASK.name: family.TASK
+    for family in (
+        classification, detection, segmentation, counting, closed_vqa, open_vqa, slide_classification, slide_vqa,
+        report,
+    )
+}  # fmt: skip
+
+
+def rl_rows(material: Material, tasks: Sequence[str] | Mapping[str, float], count: int, seed: int) -> list[Row]:
+    """`count` rows of families over training material, in an order drawn by chance; the same ones for the same seed.
+
+    tasks: names of families, in equal parts, or name -> share. A family without anything to ask about hands its share
+    on to the others, with a warning. Raises InputError for a name that is none, a count or share below what is needed,
+    and where nothing is left to ask.
+    """
+    shares = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
+    for name, share in shares.items():
+        if name not in TASKS:
+            raise InputError(f"no task family {name!r}; there are {', '.join(TASKS)}")
+        if not 0 <= share < float("inf"):
+            raise InputError(f"share of {name} is {share!r}; give a number from 0 on")
+    if count < 1:
+        raise InputError(f"{count} rows were asked for; give 1 or more")
+    stock = Stock(material.items, material.texts)
+    sources = {name: TASKS[name].source(stock) for name, share in shares.items() if share > 0}
+    ready = {name: source for name, source in sources.items() if source}
+    if not ready:
+        raise InputError(f"nothing to ask about for {', '.join(shares) or 'any family'}; give labelled sets")
+    if idle := sorted(set(sources) - set(ready)):
+        log.warning("nothing to ask about for %s; their share goes to the other families", ", ".join(idle))
+    numbers = quotas({name: shares[name] for name in ready}, count)
+    rng = np.random.default_rng(seed)
+    order = rng.permutation([name for name, number in numbers.items() for _ in range(number)])
+    scales = {item.image: item.mpp for item in material.items}
+    rows = [ready[name].make(rng) for name in order]
+    return [replace(row, mpp=scales.get(row.images[0])) if row.images else row for row in rows]
