@@ -49,14 +49,14 @@ def run(args: argparse.Namespace) -> int:
 
     tasks = tasks_of(args)
     check_writable(args.out)
-    left = len(left_over(tasks, args.out))
-    if left < len(tasks):
-        tell(f"{len(tasks) - left} of {len(tasks)} slides are done already")
+    left = left_over(tasks, args.out)
+    if len(left) < len(tasks):
+        tell(f"{len(tasks) - len(left)} of {len(tasks)} slides are done already")
     from tqdm import tqdm
 
     make = partial(load_copilot, args.model, args.segmentor)
-    made = run_batch(tasks, make, args.out, workers, args.ray)
-    for one in tqdm(made, total=left, desc="slides", disable=None, file=sys.stderr):
+    made = run_batch(left, make, args.out, workers, args.ray)
+    for one in tqdm(made, total=len(left), desc="slides", disable=None, file=sys.stderr):
         if one["error"]:
             tqdm.write(f"slidekick: {one['error']}", file=sys.stderr)
     results, failed = collect(tasks, args.out)

@@ -1,10 +1,15 @@
-"""Loading the copilot for a command, with a word about it on stderr while people wait. Loads nothing at import."""
+"""Loading the copilot and slides for a command, with a word on stderr while people wait. Loads nothing at import.
+
+Here is also the one rule of what is a whole slide and what a picture (`is_slide`).
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from pathlib import Path
+
+LEAST_SLIDE_PX = 2048  # of the shorter side: four fields of a 20x objective across
 
 
 def load_copilot(model: str, segmentor: Path | None = None):
@@ -21,6 +26,30 @@ def load_copilot(model: str, segmentor: Path | None = None):
     copilot = Copilot.from_pretrained(model, Segmentor.from_pretrained(segmentor))
     tell(f"loaded in {time.perf_counter() - begun:.1f} s")
     return copilot
+
+
+def is_slide(slide, mpp: float | None = None) -> bool:
+    """Whether an open file is looked at as a whole slide, and not read as one picture.
+
+    It is where it has several levels and `LEAST_SLIDE_PX` or more along its shorter side, or more pixels than one read
+    allows. mpp: a scale in µm per pixel to read it at, where one was asked for; what counts is its size at that scale.
+    """
+    from slidekick.data.slide import NO_COARSER, READ_LIMIT_PX
+
+    scale = mpp / min(slide.mpp) if slide.mpp and mpp else 1.0
+    if len(slide.levels) > 1 and min(slide.dimensions) / scale >= LEAST_SLIDE_PX:
+        return True
+    read = [level for level in slide.levels if level.downsample <= max(scale, 1) * NO_COARSER][-1]
+    width, height = slide.dimensions
+    return max(read.width * read.height, width * height / scale**2) > READ_LIMIT_PX
+
+
+def state_scale(slide, mpp: float | None) -> bool:
+    """Give a slide whose file states no scale the one that was stated for it, in µm per pixel; whether it was taken."""
+    taken = slide.mpp is None and mpp is not None
+    if taken:
+        slide.mpp = (mpp, mpp)
+    return taken
 
 
 def silence() -> None:

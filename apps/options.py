@@ -6,12 +6,16 @@ import argparse
 import math
 from pathlib import Path
 
-LEAST_SLIDE_PX = 2048  # of the shorter side: four fields of a 20x objective across
 
-
-def add_picture(parser: argparse.ArgumentParser) -> None:
-    """IMAGE, --region and --mpp; `read_picture` reads what they say."""
-    parser.add_argument("image", metavar="IMAGE", type=Path, help="picture or slide: PNG, JPEG, TIFF, SVS, ...")
+def add_picture(parser: argparse.ArgumentParser, several: bool = False) -> None:
+    """IMAGE, or one and more where `several`, --region and --mpp; `read_picture` reads what they say."""
+    parser.add_argument(
+        "image",
+        metavar="IMAGE",
+        type=Path,
+        nargs="+" if several else None,
+        help="picture or slide: PNG, JPEG, TIFF, SVS, ..." + ("; several slides are one patient's" if several else ""),
+    )
     parser.add_argument(
         "--region",
         type=region,
@@ -40,18 +44,16 @@ def read_picture(args: argparse.Namespace):
 
 
 def read_slide(args: argparse.Namespace):
-    """The open `Slide` where the options of `add_picture` name a whole slide, else None. Raises InputError.
-
-    A slide is a file of several levels whose finest is larger than what a model is shown as one picture.
-    """
+    """The open `Slide` where the options of `add_picture` name a whole slide (see `is_slide`), else None. Raises
+    InputError."""
     if args.region is not None:
         return None
+    from slidekick.apps.loading import is_slide, state_scale
     from slidekick.data.slide import open_slide
 
     slide = open_slide(args.image)
-    if len(slide.levels) > 1 and min(slide.dimensions) >= LEAST_SLIDE_PX:
-        if slide.mpp is None and args.mpp is not None:
-            slide.mpp = (args.mpp, args.mpp)
+    if is_slide(slide, args.mpp):
+        state_scale(slide, args.mpp)
         return slide
     slide.close()
     return None

@@ -2,7 +2,7 @@
 
 Numbers on screen, masks into --out: an overlay PNG, QuPath GeoJSON, COCO RLE as JSON, a label PNG for each concept that
 was found and, with --zarr, OME-Zarr label images. Each file is written whole or not at all, and only into --out. A
-file too large for one read is a whole slide: see `segment_slide.py`.
+whole slide (`loading.is_slide`) is looked at tile by tile: see `segment_slide.py`.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import os
 import sys
 from collections.abc import Iterator
 
+from slidekick.apps import loading
 from slidekick.data.errors import InputError
 
 MOST_WORKERS = 8  # by default; each takes 0.4 GB
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--whole",
         action="store_true",
-        help="look at all of the tissue tile by tile, as is done by itself for files too large for one read",
+        help="look at all of the tissue tile by tile, as is done by itself for whole slides",
     )
     parser.add_argument(
         "--workers", type=int, metavar="N", help="processes that look at a whole slide's tiles (default: one a core)"
@@ -36,14 +37,14 @@ def is_slide(args: argparse.Namespace) -> bool:
         return False
     if args.region is not None:
         raise InputError("--whole and --region exclude each other; give one of them")
-    if not args.whole and not _too_large(args):
+    if not args.whole and not _is_slide(args):
         return False
     if _prompted(args) or not args.concept:
         raise InputError("a whole slide is looked at by words; give --concept, or a --region for clicks and boxes")
     if args.zarr:
         raise InputError("--zarr is for one picture; the labels of a whole slide are written as pyramidal OME-TIFF")
     if args.out is None:
-        raise InputError("a whole slide is written piece by piece into a folder; give --out DIR")
+        raise InputError("a whole slide is written piece by piece into a folder; give --out DIR, or a --region")
     if args.workers is not None and args.workers < 1:
         raise InputError(f"--workers {args.workers}: give 1 or more")
     return True
@@ -58,9 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
     with open_slide(args.image) as slide, _bars() as progress:
         warnings = []
-        if slide.mpp is None and args.mpp is not None:
-            slide.mpp = (args.mpp, args.mpp)
-        elif args.mpp is not None:
+        if not loading.state_scale(slide, args.mpp) and args.mpp is not None:
             warnings.append("--mpp is left aside: a whole slide is looked at at the scale of each concept")
         segmentor = Segmentor.from_pretrained(args.weights)
         vocabulary = segmentor.vocabulary
@@ -111,15 +110,11 @@ def _prompted(args: argparse.Namespace) -> bool:
     return bool(args.point or args.box or args.prompts)
 
 
-def _too_large(args: argparse.Namespace) -> bool:
-    """Whether all of the file at the scale asked for is more than one read allows."""
-    from slidekick.data.slide import NO_COARSER, READ_LIMIT_PX, open_slide
+def _is_slide(args: argparse.Namespace) -> bool:
+    from slidekick.data.slide import open_slide
 
     with open_slide(args.image) as slide:
-        scale = args.mpp / min(slide.mpp) if slide.mpp and args.mpp else 1.0
-        read = [level for level in slide.levels if level.downsample <= max(scale, 1) * NO_COARSER][-1]
-        width, height = slide.dimensions
-        return max(read.width * read.height, width * height / scale**2) > READ_LIMIT_PX
+        return loading.is_slide(slide, args.mpp)
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """`slidekick slide ACTION FILE`: what a slide holds, and what is made of it before any model looks at it.
 
 `info` tells size, scale, levels and stain; `thumbnail` and `tissue` write pictures; `tiles` writes where tiles over the
-tissue lie, for CLAM, TRIDENT and ours; `quality` tells what is out of focus. Shows no identifiers and never the
+tissue lie, for CLAM, TRIDENT and ours; `quality` tells of pen and focus. Shows no identifiers and never the
 label or macro picture.
 """
 
@@ -13,6 +13,7 @@ import json
 import sys
 from pathlib import Path
 
+from slidekick.apps.loading import state_scale
 from slidekick.apps.options import scale
 from slidekick.data.errors import InputError, OutputError
 from slidekick.data.files import check_writable, write_atomic
@@ -40,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--least-tissue", type=_share, default=0.1, metavar="SHARE", help="of a tile, from 0 to 1 (default: 0.1)"
     )
     tiles.add_argument("--out", type=Path, required=True, metavar="H5", help="file to write")
-    quality = _action(actions, "quality", "share of tissue, and of what is out of focus")
+    quality = _action(actions, "quality", "share of tissue, of pen, and of what is out of focus")
     quality.add_argument("--mpp", type=scale, metavar="UM", help="µm per pixel of a file that states none")
 
 
@@ -120,8 +121,7 @@ def _tiles(args: argparse.Namespace) -> tuple[dict, str]:
 
     _check_file_out(args.out)
     with open_slide(args.file) as slide:
-        if slide.mpp is None:
-            slide.mpp = (args.mpp, args.mpp)
+        state_scale(slide, args.mpp)
         whole = tile_grid(slide, args.size, args.mpp, args.overlap)
         grid = tile_grid(slide, args.size, args.mpp, args.overlap, tissue_mask(slide), args.least_tissue)
         write_coords(args.out, slide, grid)
@@ -139,14 +139,15 @@ def _tiles(args: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _quality(args: argparse.Namespace) -> tuple[dict, str]:
+    from slidekick.data.artefacts import pen_mask, pen_share
     from slidekick.data.focus import BLURRED_UM, focus_map
     from slidekick.data.slide import open_slide
     from slidekick.data.tissue import tissue_mask
 
     with open_slide(args.file) as slide:
-        if slide.mpp is None and args.mpp is not None:
-            slide.mpp = (args.mpp, args.mpp)
+        state_scale(slide, args.mpp)
         tissue = tissue_mask(slide)
+        pen = pen_share(pen_mask(slide, tissue), tissue)
         focus = focus_map(slide, tissue)
         source, size = slide.source, slide.dimensions
     facts = {
@@ -154,13 +155,17 @@ def _quality(args: argparse.Namespace) -> tuple[dict, str]:
         "width": size[0],
         "height": size[1],
         "tissue_share": round(tissue.share, 4),
+        "pen_share": round(pen, 4),
         "tiles_looked_at": len(focus.grid),
         "tiles_judged": focus.judged,
         "blur_um_median": _rounded(focus.median_um),
         "blurred_share": _rounded(focus.blurred_share),
         "blurred_from_um": BLURRED_UM,
     }
-    lines = [f"tissue     {100 * tissue.share:.1f} % of the slide"]
+    lines = [
+        f"tissue     {100 * tissue.share:.1f} % of the slide",
+        f"pen        {100 * pen:.1f} % of what lies on the glass, tissue and ink",
+    ]
     if focus.median_um is None:
         lines.append("focus      cannot be judged: no tissue with edges, or coarser than a 20x scan")
     else:

@@ -164,27 +164,27 @@ def _part(out: Path, task: Task) -> dict | None:
 def run_batch(
     tasks: Sequence[Task], make: Callable[[], object], out: Path, workers: int = 1, address: str | None = None
 ) -> Iterator[dict]:
-    """Work through the tasks that are left and yield {"key", "status", "error"} of each as it is done.
+    """Work through the tasks and yield {"key", "status", "error"} of each as it is done.
 
-    make: gives a worker's copilot; it is sent to the workers. workers: how many at once, each with a core of its own.
-    address: of a Ray cluster, whose machines must see the same paths; None: on this machine alone. Raises InputError
-    where no cluster answers.
+    tasks: those that are left, as `left_over` tells; where there are none, nothing is started. make: gives a worker's
+    copilot; it is sent to the workers. workers: how many at once, each with a core of its own. address: of a Ray
+    cluster, whose machines must see the same paths; None: on this machine alone. Raises InputError where no cluster
+    answers.
     """
-    left = left_over(tasks, out)
-    if not left:
+    if not tasks:
         return
     (out / PARTS).mkdir(parents=True, exist_ok=True)
     ray = _started(workers, address)
     try:
         import ray.data
 
-        rows = [{**asdict(task), "questions": list(task.questions)} for task in left]
+        rows = [{**asdict(task), "questions": list(task.questions)} for task in tasks]
         # A block a slide, so that none waits behind a large one.
         slides = ray.data.from_items(rows, override_num_blocks=len(rows))
         done = slides.map(
             SlideWorker,
             fn_constructor_args=(make, str(out.resolve())),
-            compute=ray.data.ActorPoolStrategy(size=min(workers, len(left))),
+            compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
             num_cpus=1,
             max_restarts=-1,
             max_task_retries=-1,

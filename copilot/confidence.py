@@ -156,8 +156,11 @@ def fit_confidence(
     """Both scales and thresholds; options: for answers that are the likeliest.
 
     turns: of each answer in the model's own words its likelihood and whether it was right. likeness: see `fit_scale`.
-    readings: see `Confidence`.
+    readings: see `Confidence`. Raises InputError where there are no items or no turns to fit them on.
     """
+    if not len(turns) or not len(logits):
+        missing = "answers in the model's own words" if len(logits) else "items"
+        raise InputError(f"there are no {missing} to fit the confidence on; give a folder with questions of val")
     likelihoods, correct = zip(*turns, strict=True)
     turn, _ = fit_scale([_against_rest(p) for p in likelihoods], [0 if right else 1 for right in correct])
     temperature, weight = fit_scale(logits, truth, likeness)

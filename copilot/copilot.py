@@ -7,35 +7,35 @@ keeps no state between questions; a conversation is the list of earlier answers.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 
-from slidekick.copilot.answer import Answer, Claim, Evidence, Step, check_options, check_question
+from slidekick.copilot.answer import Answer, Claim, Step, check_options, check_question
 from slidekick.copilot.confidence import Confidence, load_confidence
+from slidekick.copilot.draft import REPLACED as REPLACED
+from slidekick.copilot.draft import Draft, short_answer
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
 from slidekick.copilot.engine import SLIDE, Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.experts import EXPERTS, load_experts
-from slidekick.copilot.grammar import CallError, ToolCall, opens_call, parse_turn
-from slidekick.copilot.messages import history_messages, step_messages, user_message
-from slidekick.copilot.sentences import measured_text
+from slidekick.copilot.grammar import ToolCall, opens_call
+from slidekick.copilot.messages import user_message
+from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Shown
 from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
-from slidekick.copilot.tools import Outcome, Toolbox, tool_schemas
+from slidekick.copilot.tools import Toolbox, tool_schemas
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi, Slide
 from slidekick.grounding.finding import Finding
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
-REPLACED = "the model's own words were replaced by what was measured"
 UNSURE = "unsure: of answers held for as unlikely as this one, more than {:.0%} are wrong; do not rely on it"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 
@@ -104,9 +104,19 @@ class Copilot:
             # Nearly all that we train on are single questions, so earlier turns would be new to it.
             aside = {SLIDE: folder / mini.SLIDES / SLIDE} if (folder / mini.SLIDES / SLIDE).is_dir() else None
             experts = load_experts(model, folder / EXPERTS, aside=aside) if (folder / EXPERTS).is_dir() else None
-            engine = TorchEngine(model, processor, shown, history=0, experts=experts, copies=True)
+            slides, kin = (folder / mini.SLIDES).is_dir(), (folder / mini.TOWER).is_file()
+            engine = TorchEngine(
+                model,
+                processor,
+                shown,
+                history=0,
+                experts=experts,
+                copies=True,
+                reads_slides=slides,
+                most_pictures=1 if kin else MOST_PICTURES,  # what is trained on mini's base sees one, seldom two
+            )
             weights = mini.weights_hash(folder)
-            reader = load_slide_reader(folder, model) if (folder / mini.SLIDES).is_dir() else None
+            reader = load_slide_reader(folder, model) if slides else None
             return cls(engine, segmentor, weights, load_confidence(folder, weights), reader)
         commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
         confidence = load_confidence(folder, commit) if folder.is_dir() else None
@@ -148,7 +158,7 @@ class Copilot:
         question = check_question(question)
         box = self.toolbox(roi, question) if box is None else box
         shown = list(history)[-self.engine.history :] if self.engine.history else []
-        return self._answer(_Draft(question, box), shown, first)
+        return self._answer(Draft(question, box, shown), first)
 
     def choose(self, roi: Roi, question: str, options: Sequence[str]) -> Answer:
         """The likeliest of given answers, with `options` telling how likely the model holds each; no tool is used.
@@ -162,7 +172,7 @@ class Copilot:
             raise InputError(
                 f"{self.engine.name}: a server does not weigh given answers; choose a model that runs here"
             )
-        likely = self._likely(roi.pixels, question, options)
+        likely = self._likely(roi.pixels, user_message(question, with_image=True), options)
         text, sure = max(likely.items(), key=lambda pair: pair[1])
         return Answer(
             question=question,
@@ -176,10 +186,10 @@ class Copilot:
             versions=self.versions,
         )
 
-    def _likely(self, shown: np.ndarray, question: str, options: Sequence[str]) -> dict[str, float]:
-        """How likely each of given answers is, as far as the confidence was fitted. shown: as an engine takes it."""
+    def _likely(self, shown: Shown, asked: dict, options: Sequence[str]) -> dict[str, float]:
+        """How likely each of given answers is, as far as the confidence was fitted. shown, asked: as for an engine."""
         scale, engine = self.confidence or Confidence(), self.engine
-        logits = engine.options([user_message(question, with_image=True)], shown, self.schemas, options)
+        logits = engine.options([asked], shown, self.schemas, options)
         alike = engine.likeness(shown, options) if scale.likeness else None
         return {name: round(float(p), 4) for name, p in zip(options, scale.probabilities(logits, alike), strict=True)}
 
@@ -198,11 +208,25 @@ class Copilot:
         _check_roi(roi)
         return Toolbox(self.segmentor, roi)
 
-    def _answer(self, draft: _Draft, history: Sequence[Answer], first: Turn | None) -> Iterator[Event]:
-        draft.messages = [*history_messages(history), user_message(draft.question, with_image=not history)]
+    def _show(self, draft: Draft) -> None:
+        """Begin the prompt with what the engine can be shown: a picture, a slide's tokens, or a slide as pictures."""
+        if not isinstance(draft.box, SlideToolbox) or getattr(self.engine, "reads_slides", False):
+            draft.show(draft.box.shown)
+            return
+        most = getattr(self.engine, "pictures", 1)
+        draft.show(draft.box.pictures(draft.question, most))
+        if most == 1:
+            draft.warnings.append(ALONE)
+
+    def _answer(self, draft: Draft, first: Turn | None) -> Iterator[Event]:
+        self._show(draft)
         calls_left = MAX_STEPS
         while True:
-            turn = yield from self._turn(draft, calls_left > 0, first)
+            try:
+                turn = yield from self._turn(draft, calls_left > 0, first)
+            except PicturesRefused:  # the engine now knows, so that this happens once
+                self._show(draft)
+                continue
             first = None
             call = draft.read(turn)
             if call is None or calls_left == 0:
@@ -219,11 +243,11 @@ class Copilot:
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
 
-    def _turn(self, draft: _Draft, calls: bool, written: Turn | None) -> Iterator[Event]:
+    def _turn(self, draft: Draft, calls: bool, written: Turn | None) -> Iterator[Event]:
         """One model turn, or the one written before; its text is passed on as it comes unless the turn is a call.
         Returns the turn."""
         held, spoken = "", False
-        shown = draft.messages, draft.box.shown, self.schemas
+        shown = draft.messages, draft.shown, self.schemas
         for piece in (written.text, written) if written else self.engine.turn(*shown, calls=calls):
             if isinstance(piece, Turn):
                 turn = piece
@@ -238,7 +262,7 @@ class Copilot:
             yield Event("text", text=held)
         return turn
 
-    def _run(self, draft: _Draft, call: ToolCall) -> Iterator[Event]:
+    def _run(self, draft: Draft, call: ToolCall) -> Iterator[Event]:
         name = f"t{len(draft.steps) + 1}"
         yield Event("tool_start", step=Step(name, call.name, call.arguments, {}, 0.0))
         begun = time.perf_counter()
@@ -247,7 +271,7 @@ class Copilot:
         draft.note(step, outcome)
         yield Event("tool_end", step=step, findings=outcome.findings)
 
-    def _finish(self, draft: _Draft, turn: Turn) -> Answer:
+    def _finish(self, draft: Draft, turn: Turn) -> Answer:
         claims, reasons = check_text(turn.text, draft.steps, draft.evidence)
         warnings = [*draft.warnings, *reasons]
         if not turn.complete:
@@ -276,17 +300,18 @@ class Copilot:
             gates=turn.gates,
             options=likely,
             warnings=tuple(dict.fromkeys(warnings)),
-            looked=draft.box.looked_at,
+            looked=draft.looked_at,
             versions=self.versions,
         )
 
-    def _settled(self, draft: _Draft, turn: Turn) -> dict[str, float]:
+    def _settled(self, draft: Draft, turn: Turn) -> dict[str, float]:
         """Where the turn is a reading that was taught: how likely it and its rivals are, which holds against the
         wording of the question better than words written greedily do. Else empty."""
         rivals = self.confidence.rivals(turn.text) if self.confidence and not draft.steps else ()
         if len(rivals) < 2 or not hasattr(self.engine, "options"):
             return {}
-        return self._likely(draft.box.shown, draft.question, rivals)
+        asked = user_message(draft.question, with_image=True, captions=draft.captions)
+        return self._likely(draft.shown, asked, rivals)
 
     @property
     def schemas(self) -> tuple[dict, ...]:
@@ -300,92 +325,11 @@ class Copilot:
         return {**packages, "model": self.engine.name, **({"weights": self.weights} if self.weights else {})}
 
 
-@dataclass
-class _Draft:
-    """An answer in the making."""
-
-    question: str
-    box: Toolbox
-    messages: list[dict] = field(default_factory=list)
-    steps: list[Step] = field(default_factory=list)
-    evidence: list[Evidence] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-    def read(self, turn: Turn) -> ToolCall | None:
-        """The turn's call; None where it is the final text. A broken call (no grammar) counts as text."""
-        try:
-            return parse_turn(turn.text)
-        except CallError as error:
-            self.warnings.append(f"the model wrote a tool call that does not parse: {error}")
-            return None
-
-    def repeated(self, call: ToolCall) -> bool:
-        """Whether the same call was made before; if so the model must now answer with what it has."""
-        if not any((step.name, step.arguments) == (call.name, call.arguments) for step in self.steps):
-            return False
-        words = ", ".join(str(value) for value in call.arguments.values())
-        self.warnings.append(f"the model called {call.name}({words}) twice; it then had to answer")
-        return True
-
-    def corrected(self, text: str) -> str:
-        """What was measured, in plain sentences, where the model's own words are not backed by it or do not say it.
-
-        "" where they are and do. Words that were replaced are told in a warning.
-        """
-        claims, reasons = check_text(text, self.steps, self.evidence)
-        told = [claim for claim in claims if claim.kind == "measured"]
-        if isinstance(self.box, SlideToolbox):  # no model's own words tell tissue from picture and places
-            return measured_text(self.steps, bool(_YES_NO.match(self.question)))
-        if told and not reasons and len(set(claims)) == len(claims):
-            return ""
-        stated = measured_text(self.steps, bool(_YES_NO.match(self.question)))
-        if stated:
-            reason = reasons[0] if reasons else f"not what was measured: “{text[:100]}”"
-            self.warnings.append(f"{REPLACED}; {reason}")
-        return stated
-
-    def note(self, step: Step, outcome: Outcome) -> None:
-        self.steps.append(step)
-        self.evidence += outcome.evidence
-        self.warnings += outcome.warnings
-        self.messages += step_messages(step)
-
-
 def find_masks(answer: Answer) -> dict[str, np.ndarray]:
     """The masks an answer rests on: concept -> bool (H, W), for what was found."""
     from slidekick.grounding.export import from_rle
 
     return {item.concept: from_rle(item.rle) for item in answer.evidence if item.rle is not None}
-
-
-def short_answer(question: str, text: str, steps: Sequence[Step]) -> str:
-    """The bare answer: what was measured where a tool gave it ("yes", "no", "212", "31%"), else the model's
-    words.
-
-    Measured values come from the tool result and not from the text, which may have slipped a digit.
-    """
-    results = [step.result for step in steps if "found" in step.result]
-    said = re.match(r"(yes|no)\b\s*(?:[,.:;–-]|$)", text.strip(), re.IGNORECASE)
-    if not results:
-        first = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
-        return said[1].lower() if said else first.rstrip(".").strip()
-    result = results[-1]
-    if result.get("known") is False:
-        return "unknown"
-    rest = question.lower()
-    for value in (str(value).lower() for step in steps for value in step.arguments.values()):
-        rest = rest.replace(value, "")  # the digit of "Gleason pattern 4" asks for no amount
-    asks_amount = any(char.isdigit() for char in rest)  # "more than 100?": found alone does not answer it
-    if _YES_NO.match(question) and not asks_amount:
-        return "yes" if result["found"] else "no"
-    if _YES_NO.match(question) and said:
-        return said[1].lower()
-    if not result["found"]:
-        return "not found"
-    return str(result.get("count", result.get("area", "found")))
-
-
-_YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IGNORECASE)
 
 
 def _check_roi(roi: object) -> None:

@@ -1,6 +1,6 @@
 """A model behind an OpenAI-compatible server (vLLM, llama.cpp, a hosted one) as an engine: `http://host/v1#model`.
 
-The picture travels as a PNG data URI, tools as JSON schemas, calls come back as the grammar writes them. The server
+Pictures travel as PNG data URIs, tools as JSON schemas, calls come back as the grammar writes them. The server
 decodes as it likes: what is no call that parses is text, which `parse_turn` decides. Needs the `endpoint` extra. The
 key is read from OPENAI_API_KEY and never shown.
 """
@@ -18,10 +18,12 @@ import numpy as np
 
 from slidekick.copilot.engine import MAX_HISTORY, MAX_NEW_TOKENS, Turn
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.pictures import MOST_PICTURES, PicturesRefused, Shown, pixels_of, with_pictures
 from slidekick.data.errors import InputError, SourceError
 
 AT_ONCE = 8  # questions on their way at a time; servers batch what arrives together
 TIMEOUT_S = 300.0
+REFUSALS = (400, 413, 422)  # statuses of a prompt that the server does not take, such as one with several pictures
 NO_KEY = "none"  # servers of one's own want a key to be there and do not look at it
 
 
@@ -34,6 +36,7 @@ class EndpointEngine:
     """`Engine` over chat completions.
 
     address: "http(s)://host/v1#model". Turns come in one piece. `Turn.probability` is 0.0 where the server tells none.
+    pictures: how many one prompt may show of a slide; 1 once the server has refused more.
     Raises InputError for an address without a model, or without the `openai` package.
     """
 
@@ -47,24 +50,25 @@ class EndpointEngine:
             from openai import OpenAI
         except ImportError as error:
             raise InputError("openai is not installed; pip install 'slidekick[endpoint]' brings it") from error
-        self.max_new_tokens, self.base = max_new_tokens, base
+        self.max_new_tokens, self.base, self.pictures = max_new_tokens, base, MOST_PICTURES
         self._client = OpenAI(base_url=base, api_key=os.environ.get("OPENAI_API_KEY") or NO_KEY, timeout=TIMEOUT_S)
 
     def turn(
-        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], *, calls: bool = True
+        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], *, calls: bool = True
     ) -> Iterator[str | Turn]:
-        """See `Engine.turn`. Raises SourceError where the server cannot be reached or refuses."""
+        """See `Engine.turn`. Raises SourceError where the server cannot be reached or refuses; it is `PicturesRefused`
+        where that may be because there are several."""
         turn = self._ask(messages, image, tools, calls)
         if turn.text:
             yield turn.text
         yield turn
 
-    def turns(self, asked: Sequence[tuple[Sequence[dict], np.ndarray]], tools: Sequence[dict]) -> list[Turn]:
+    def turns(self, asked: Sequence[tuple[Sequence[dict], Shown]], tools: Sequence[dict]) -> list[Turn]:
         """One turn for each (messages, image), several on their way at a time; calls are allowed."""
         with ThreadPoolExecutor(AT_ONCE) as pool:
             return list(pool.map(lambda one: self._ask(*one, tools, True), asked))
 
-    def _ask(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], calls: bool) -> Turn:
+    def _ask(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], calls: bool) -> Turn:
         from openai import OpenAIError
 
         offered = {"tools": list(tools), "tool_choice": "auto" if calls else "none"} if tools else {}
@@ -78,16 +82,19 @@ class EndpointEngine:
                 **offered,
             )
         except OpenAIError as error:
+            if len(pixels_of(image)) > 1 and getattr(error, "status_code", None) in REFUSALS:
+                self.pictures = 1
+                raise PicturesRefused(f"{self.base}: {_reason(error)} to several pictures; show it one") from error
             raise SourceError(f"{self.base}: {_reason(error)}; check the address, the model and the key") from error
         if not reply.choices:
             raise SourceError(f"{self.base}: the server gave no answer; see its log")
         return _turn(reply.choices[0])
 
 
-def chat_messages(messages: Sequence[dict], image: np.ndarray) -> list[dict]:
-    """Our chat messages as the API takes them: the picture as a data URI, each tool result with the id of its call."""
+def chat_messages(messages: Sequence[dict], image: Shown) -> list[dict]:
+    """Our chat messages as the API takes them: pictures as data URIs, each tool result with the id of its call."""
     told, number = [], 0
-    for message in messages:
+    for message in with_pictures(messages, pixels_of(image)):
         role, content = message["role"], message.get("content")
         if message.get("tool_calls"):
             number += 1
@@ -95,7 +102,7 @@ def chat_messages(messages: Sequence[dict], image: np.ndarray) -> list[dict]:
         elif role == "tool":
             told.append({"role": role, "tool_call_id": f"call_{number}", "content": _text(content)})
         else:
-            told.append({"role": role, "content": content if isinstance(content, str) else _parts(content, image)})
+            told.append({"role": role, "content": content if isinstance(content, str) else _parts(content)})
     return told
 
 
@@ -108,9 +115,11 @@ def _text(content) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
-def _parts(content: Sequence[dict], image: np.ndarray) -> list[dict]:
-    url = {"type": "image_url", "image_url": {"url": data_uri(image)}}
-    return [url if part["type"] == "image" else part for part in content]
+def _parts(content: Sequence[dict]) -> list[dict]:
+    return [
+        {"type": "image_url", "image_url": {"url": data_uri(part["image"])}} if part["type"] == "image" else part
+        for part in content
+    ]
 
 
 def data_uri(image: np.ndarray) -> str:

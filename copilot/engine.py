@@ -25,6 +25,7 @@ from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, q
 from slidekick.copilot.grammar import TurnGrammar, askable
 from slidekick.copilot.hub import chat_template
 from slidekick.copilot.options import token_ids, weigh, write
+from slidekick.copilot.pictures import MOST_PICTURES, Shown, SlidePicture, pixels_of, takes_several, with_pictures
 from slidekick.data.errors import InputError
 
 # The longest call the grammar admits is 265 tokens (48 letters of four bytes, a token each, and the JSON
@@ -50,33 +51,25 @@ class Turn:
     likelihood: float = 0.0
 
 
-@dataclass(frozen=True)
-class SlidePicture:
-    """A slide as mini is shown it. pixels: its thumbnail, uint8 (H, W, 3). tokens: float32 (T, D), as many as stand for
-    a picture, which a slide encoder made of its tiles."""
-
-    pixels: np.ndarray
-    tokens: torch.Tensor
-
-
 class Engine(Protocol):
     """What the copilot needs of a model. history: how many earlier answers it may be shown before a question.
 
     An engine may also have `turns` (several first turns at once), `options` (given answers weighed) and `likeness` (how
-    alike picture and answers are), as `TorchEngine` has; they are used where they are.
+    alike picture and answers are), as `TorchEngine` has; they are used where they are. So are `pictures`, how many one
+    prompt may show of a slide (else 1), and `reads_slides`, whether it is shown a slide's tokens in their place.
     """
 
     name: str
     history: int
 
     def turn(
-        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], *, calls: bool = True
+        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], *, calls: bool = True
     ) -> Iterator[str | Turn]:
         """Write one assistant turn: pieces of text as they come, then the finished `Turn`, last and once.
 
-        messages: chat messages; `{"type": "image"}` parts stand for `image`, uint8 (H, W, 3) RGB, or a `SlidePicture`
-        for an engine with slide tokens. tools: JSON schemas. calls: False when the turn must be text, with the tools
-        still described to the model.
+        messages: chat messages; `{"type": "image"}` parts stand for `image`, uint8 (H, W, 3) RGB, for the `Pictures` of
+        a slide in their order, or for a `SlidePicture` where the engine reads slides. tools: JSON schemas. calls: False
+        when the turn must be text, with the tools still described to the model.
         """
         ...
 
@@ -87,7 +80,8 @@ class TorchEngine:
     model, processor: as the Auto classes give them; the processor has a chat template. A model whose
     tokenizer has no fast form is refused with InputError, since calls could then not be decoded under the
     grammar. experts: those put into the model, weighed anew for each turn's picture and question. copies: whether a
-    call's word must stand in what was asked, which keeps small models from misspelling rare words.
+    call's word must stand in what was asked, which keeps small models from misspelling rare words. reads_slides:
+    whether it was taught a slide's tokens. most_pictures: of a slide in one prompt, as far as the processor takes them.
     """
 
     def __init__(
@@ -99,17 +93,21 @@ class TorchEngine:
         history: int = MAX_HISTORY,
         experts: Experts | None = None,
         copies: bool = False,
+        *,
+        reads_slides: bool = False,
+        most_pictures: int = MOST_PICTURES,
     ) -> None:
         if not chat_template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
         self.experts, self.copies = experts, copies
+        self.reads_slides, self.most_pictures = reads_slides, most_pictures
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 
     def turn(
-        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], *, calls: bool = True
+        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], *, calls: bool = True
     ) -> Iterator[str | Turn]:
         """See `Engine.turn`. Raises what `generate` raises; leaving the iterator early stops the model."""
         with self._busy:
@@ -119,7 +117,7 @@ class TorchEngine:
                 for piece in self._decode(inputs, grammar):
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
-    def turns(self, asked: Sequence[tuple[Sequence[dict], np.ndarray]], tools: Sequence[dict]) -> list[Turn]:
+    def turns(self, asked: Sequence[tuple[Sequence[dict], Shown]], tools: Sequence[dict]) -> list[Turn]:
         """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed."""
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
@@ -132,7 +130,7 @@ class TorchEngine:
         ]
 
     def options(
-        self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], options: Sequence[str]
+        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], options: Sequence[str]
     ) -> np.ndarray:
         """float64 (N,): log-probability that the whole turn is each of `options`, its end token included.
 
@@ -145,7 +143,7 @@ class TorchEngine:
             with self._speaking(messages, inputs):
                 return weigh(self.model, inputs, ids, self.end_tokens)
 
-    def likeness(self, image: np.ndarray, options: Sequence[str]) -> np.ndarray:
+    def likeness(self, image: Shown, options: Sequence[str]) -> np.ndarray:
         """float64 (N,): cosine between the picture's mean image token and the mean embedding of each option's words.
 
         Tells something where the connector was aligned with words, as mini's is (CLIP's rule, Radford et al. 2021, in
@@ -160,21 +158,20 @@ class TorchEngine:
             words = torch.stack([table[torch.tensor(one, device=table.device)].mean(0) for one in ids])
             return torch.cosine_similarity(picture.double(), words.double()).cpu().numpy()
 
-    def gates(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]) -> dict[str, float]:
+    def gates(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict]) -> dict[str, float]:
         """Weight of each expert that a question about a picture gets; empty for a model without experts."""
         if self.experts is None:
             return {}
         with self._busy, self._speaking(messages, self.encode(messages, image, tools)) as gates:
             return gates
 
-    def encode(self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict]):
+    def encode(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict]):
         """The prompt as the model's inputs, on its device: BatchFeature with input_ids (1, n) and pixels, or a slide's
         tokens in their place."""
-        pixels = image.pixels if isinstance(image, SlidePicture) else image
-        if not pixels.flags.writeable:
-            pixels = pixels.copy()  # torch warns of arrays that it could not write to
+        # torch warns of arrays that it could not write to
+        pictures = [one if one.flags.writeable else one.copy() for one in pixels_of(image)]
         inputs = self.processor.apply_chat_template(
-            [_with_image(message, pixels) for message in messages],
+            with_pictures(messages, pictures),
             tools=list(tools) or None,
             add_generation_prompt=True,
             tokenize=True,
@@ -188,6 +185,11 @@ class TorchEngine:
             tokens = image.tokens[None].to(self.model.device, self.model.dtype)
             inputs["mm_encoder_outputs"] = {"image": BaseModelOutputWithPooling(pooler_output=tokens)}
         return inputs
+
+    @cached_property
+    def pictures(self) -> int:
+        """How many pictures a prompt may show of a slide: `most_pictures`, or 1 where the processor takes no more."""
+        return self.most_pictures if self.most_pictures > 1 and takes_several(self.processor) else 1
 
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
@@ -355,11 +357,3 @@ class _WhenLeft(StoppingCriteria):
 
     def __call__(self, input_ids: torch.LongTensor, scores, **kwargs) -> torch.BoolTensor:
         return torch.full((input_ids.shape[0],), self._left.is_set(), device=input_ids.device)
-
-
-def _with_image(message: dict, image: np.ndarray) -> dict:
-    """The message with the picture put where its image parts stand."""
-    if not isinstance(message.get("content"), list):
-        return message
-    parts = [{**part, "image": image} if part.get("type") == "image" else part for part in message["content"]]
-    return {**message, "content": parts}

@@ -242,8 +242,16 @@ def plural(name: str) -> str:
     return f"{head} {many}".strip()
 
 
+def is_plural(name: str) -> bool:
+    """Whether a noun phrase speaks of several: "nuclei", "blood vessels"."""
+    last = name.lower().split()[-1]
+    return last not in MASS and last not in UNUSUAL and singular(last) != last
+
+
 def many_of(name: str) -> str:
-    """The plural of a concept's name; what is not counted stays as it is."""
+    """The plural of a concept's name; what is not counted, or is plural already, stays as it is."""
+    if is_plural(name):
+        return name
     *head, last = name.split()
     many = last if last in MASS or last.isdigit() else UNUSUAL.get(last) or plural(last)
     return " ".join([*head, many])

@@ -8,17 +8,20 @@ from collections.abc import Sequence
 from slidekick.copilot.answer import Answer, Step
 
 
-def user_message(question: str, *, with_image: bool) -> dict:
-    """A question; the picture before it where it is shown with it."""
-    image = [{"type": "image"}] if with_image else []
-    return {"role": "user", "content": [*image, {"type": "text", "text": question}]}
+def user_message(question: str, *, with_image: bool, captions: Sequence[str] = ()) -> dict:
+    """A question; the picture before it where it is shown with it. captions: where several are, a line before each."""
+    parts, line = [{"type": "image"}] if with_image and not captions else [], ""
+    for caption in captions:
+        parts += [{"type": "text", "text": f"{line}{caption}\n"}, {"type": "image"}]
+        line = "\n"
+    return {"role": "user", "content": [*parts, {"type": "text", "text": f"{line}{question}"}]}
 
 
-def history_messages(history: Sequence[Answer]) -> list[dict]:
-    """Earlier answers as turns; the picture stands once, in the first question shown."""
+def history_messages(history: Sequence[Answer], captions: Sequence[str] = ()) -> list[dict]:
+    """Earlier answers as turns; the picture, or those of `captions`, stand once, in the first question shown."""
     messages = []
     for i, answer in enumerate(history):
-        messages.append(user_message(answer.question, with_image=i == 0))
+        messages.append(user_message(answer.question, with_image=i == 0, captions=() if i else captions))
         for step in answer.steps:
             messages += step_messages(step)
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer.text}]})

@@ -16,7 +16,7 @@ import numpy as np
 
 from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence
 from slidekick.copilot.copilot import REPLACED, Copilot
-from slidekick.copilot.language import plural
+from slidekick.copilot.language import many_of
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.tools import Toolbox
 from slidekick.data.pages import page_environment
@@ -121,10 +121,14 @@ def to_dict(report: Report) -> dict:
 
 def to_html(report: Report) -> str:
     """One self-contained page: no scripts, nothing fetched, pictures inside; for the screen and for paper."""
+    return page("report.html.jinja", report=report)
+
+
+def page(template: str, **values) -> str:
+    """A page of `TEMPLATES`, which writes quantities and shows PNG files."""
     environment = page_environment(TEMPLATES)
-    environment.filters["quantity"] = quantity
-    pictures = {name: _data_uri(data) for name, data in (("image", report.image), ("overlay", report.overlay))}
-    return environment.get_template("report.html.jinja").render(report=report, pictures=pictures)
+    environment.filters |= {"quantity": quantity, "data_uri": _data_uri}
+    return environment.get_template(template).render(**values)
 
 
 def quantity(value: float | None, unit: str) -> str:
@@ -158,7 +162,7 @@ def _questions(facts: Sequence[Fact]) -> list[str]:
     found = [fact.measurement for fact in facts if fact.measurement.found]
     absent = [fact.measurement for fact in facts if not fact.measurement.found]
     asked = [
-        f"How many {plural(m.concept)} are there?" if m.count is not None else f"Where is the {m.concept}?"
+        f"How many {many_of(m.concept)} are there?" if m.count is not None else f"Where is the {m.concept}?"
         for m in found[:MAX_FOUND]
     ]
     return asked + [f"Is there any {m.concept}?" for m in absent[:MAX_ABSENT]]

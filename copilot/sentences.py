@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from slidekick.copilot.answer import Step
-from slidekick.copilot.language import many_of
+from slidekick.copilot.language import is_plural, many_of
 from slidekick.grounding import measure
 
 THE_PICTURE = f"the {measure.PICTURE}"
@@ -49,7 +49,7 @@ def segment_sentence(argument: str, result: dict, yes: bool) -> str:
     of = _whole(result)
     place = f"throughout {of}" if result["where"] == measure.THROUGHOUT else f"in the {result['where']}"
     start = f"Yes: {argument}" if yes else capital(argument)
-    return f"{start} was found, {place}, covering {result['area']} of {of}."
+    return f"{start} {_was(argument)} found, {place}, covering {result['area']} of {of}."
 
 
 def measure_sentence(argument: str, result: dict) -> str:
@@ -71,12 +71,16 @@ def missing_sentence(argument: str, result: dict) -> str | None:
     if result.get("known") is False:
         nearest = f"; nearest known: {result['nearest']}" if "nearest" in result else ""
         return f'"{argument}" is not in the vocabulary{nearest}.'
-    return f"No {argument} was found in {_whole(result) if 'of' in result else 'this picture'}."
+    return f"No {argument} {_was(argument)} found in {_whole(result) if 'of' in result else 'this picture'}."
 
 
 def covers_sentence(argument: str, result: dict) -> str:
     """The area of what was found."""
-    return f"{capital(argument)} covers {result['area']} of {_whole(result)}."
+    return f"{capital(argument)} cover{'' if is_plural(argument) else 's'} {result['area']} of {_whole(result)}."
+
+
+def _was(argument: str) -> str:
+    return "were" if is_plural(argument) else "was"
 
 
 def _whole(result: dict) -> str:

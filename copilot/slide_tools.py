@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from slidekick.copilot.engine import SlidePicture
+from slidekick.copilot.pictures import Pictures, SlidePicture
 from slidekick.copilot.survey import Survey, meant
-from slidekick.copilot.tools import Toolbox
+from slidekick.copilot.tools import Toolbox, percent
+from slidekick.data.layout import OTHER
 from slidekick.data.ontology import plain
 from slidekick.data.slide import Region, Roi
 from slidekick.grounding.finding import Finding
@@ -22,9 +23,9 @@ from slidekick.grounding.measure import PLACES_SEEN, Measurement, measure, place
 
 PLACES = 6  # looked at in full
 PLACE_UM, PLACE_MPP = 448.0, 0.5  # side of a place, and the scale it is read at: a field of a 20x objective
-CLOSED = (
-    "the survey gives every tile to one of the {} tissues it was taught, also where it is none of them; look yourself"
-)
+CLOSED = "the survey was taught {} tissues, and may give the name of one of them to another; look yourself"
+STRANGE = "{} of the tissue is like none of the {} that the survey was taught"
+MUCH = 0.1  # share of the tissue that is told of as strange
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,33 @@ class SlideToolbox(Toolbox):
         super().__init__(segmentor, survey.thumbnail)
         self.survey, self.question = survey, question
         self.looks: list[Look] = []
+        self._places: dict[int, Roi] = {}
 
     @property
     def shown(self) -> SlidePicture:
-        """The slide's tokens, and its thumbnail for models that read pictures only."""
+        """The slide as mini is shown it: its tokens."""
         return SlidePicture(self.roi.pixels, self.survey.tokens)
+
+    def pictures(self, question: str, most: int) -> Pictures:
+        """The slide for a model that reads pictures only, `most` at most: its thumbnail, and places at full size.
+
+        They are the surest of a tissue that the question names, as far as the survey holds there is any, else spread
+        over the tissue.
+        """
+        among = mentioned(question, self.survey)
+        chosen = self.survey.places(most - 1, among) or self.survey.places(most - 1)
+        rois = [self._place(index) for index in chosen]
+        if not rois:
+            return Pictures((self.roi.pixels,))
+        regions = tuple((one.region.x, one.region.y, one.region.width, one.region.height) for one in rois)
+        return Pictures((self.roi.pixels, *(one.pixels for one in rois)), captions(self.roi, rois), regions)
+
+    def _place(self, index: int) -> Roi:
+        """A tile's surroundings at full size, read once."""
+        if index not in self._places:
+            mpp = max(PLACE_MPP, *self.survey.slide.mpp)
+            self._places[index] = self.survey.slide.roi(Region(*self.survey.around(index, PLACE_UM), mpp))
+        return self._places[index]
 
     @property
     def looked_at(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -67,9 +90,7 @@ class SlideToolbox(Toolbox):
         """A finding each on the thumbnail: the places where it was found."""
         if not self.looks:
             among = mentioned(self.question, self.survey)
-            regions = [self.survey.around(index, PLACE_UM) for index in self.survey.places(PLACES, among)]
-            mpp = max(PLACE_MPP, *self.survey.slide.mpp)
-            self.looks = [Look(self.survey.slide.roi(Region(*r, mpp)), {}) for r in regions]
+            self.looks = [Look(self._place(index), {}) for index in self.survey.places(PLACES, among)]
         for look in self.looks:
             found = self.segmentor.segment(look.roi.pixels, list(concepts), mpp=look.roi.mpp)
             look.findings.update(zip(concepts, found, strict=True))
@@ -90,9 +111,12 @@ class SlideToolbox(Toolbox):
         return Finding(best.concept, mask, score, best.presence, None, best.known, words, best.nearest, within=within)
 
     def _doubts(self, finding: Finding) -> tuple[str, ...]:
-        if not finding.found or not meant(finding.prompt, self.survey.encoder):
+        if not meant(finding.prompt, self.survey.encoder):
             return ()
-        return (CLOSED.format(len(self.survey.encoder.plan.tissues)),)
+        named = sum(name != OTHER for name in self.survey.encoder.plan.tissues)
+        closed = (CLOSED.format(named),) if finding.found else ()
+        strange = (STRANGE.format(percent(self.survey.strange), named),) if self.survey.strange >= MUCH else ()
+        return closed + strange
 
     def _measured(self, finding: Finding) -> Measurement:
         seen = [(look.roi, look.findings[finding.prompt]) for look in self.looks if finding.prompt in look.findings]
@@ -135,6 +159,19 @@ def mentioned(question: str, survey: Survey) -> tuple[str, ...]:
     said = plain(question).split()
     spans = [" ".join(said[i : i + n]) for n in range(5, 0, -1) for i in range(len(said) - n + 1)]
     return next((tissues for span in spans if (tissues := meant(span, survey.encoder))), ())
+
+
+def captions(thumbnail: Roi, places: Sequence[Roi]) -> tuple[str, ...]:
+    """A line for each picture of a slide: the whole, then the places, which are told in words of the first picture."""
+    width, height = (side * mpp / 1000 for side, mpp in zip(thumbnail.pixels.shape[1::-1], thumbnail.mpp, strict=True))
+    lines = [f"Picture 1: the whole slide, {width:.1f} × {height:.1f} mm."]
+    for number, place in enumerate(places, 2):
+        region, within = place.region, np.zeros(thumbnail.pixels.shape[:2], bool)
+        within[_on_thumbnail(region, thumbnail)] = True
+        um = place.mpp[0] * place.pixels.shape[1]
+        where = f"in the {place_of(within)} of picture 1, at x {region.x}, y {region.y}"
+        lines.append(f"Picture {number}: a place of {um:.0f} µm, {where}.")
+    return tuple(lines)
 
 
 def _on_thumbnail(region: Region, thumbnail: Roi) -> tuple[slice, slice]:

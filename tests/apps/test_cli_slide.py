@@ -138,6 +138,7 @@ def test_quality_tells_tissue_and_focus(scan, picture, capsys):
     assert facts["tiles_judged"] == 4
     assert 0.3 < facts["blur_um_median"] < 2
     assert facts["tissue_share"] > 0.1
+    assert facts["pen_share"] == 0
     assert main(["slide", "quality", str(picture)]) == 2
     assert "--mpp" in capsys.readouterr().err
     assert main(["slide", "quality", str(picture), "--mpp", "0.5"]) == 0

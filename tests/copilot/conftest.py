@@ -178,6 +178,7 @@ class ScriptedEngine:
 
     name = "scripted"
     history = 4
+    reads_slides = True
 
     def __init__(self, *lines: str, complete: bool = True) -> None:
         self.lines, self.complete = list(lines), complete

@@ -96,7 +96,9 @@ def test_two_workers_one_of_which_is_killed_lose_nothing(tmp_path):
     assert (tmp_path / "died").exists()
     assert {*seen(tmp_path)} == {*names}
     before = len(seen(tmp_path))
-    assert list(run_batch(tasks, copilots(tmp_path), tmp_path / "out", workers=2)) == []
+    left = left_over(tasks, tmp_path / "out")
+    assert left == []
+    assert list(run_batch(left, copilots(tmp_path), tmp_path / "out", workers=2)) == []
     assert len(seen(tmp_path)) == before
     (tmp_path / "out" / PARTS / f"{tasks[0].key}.json").write_text('{"status": "do')
     assert left_over(tasks, tmp_path / "out") == tasks[:1]

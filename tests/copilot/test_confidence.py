@@ -140,3 +140,11 @@ def test_a_broken_file_is_told_in_one_line(tmp_path, content):
 def test_the_file_is_plain_json(tmp_path):
     Confidence(1.5, 0.4, 0.1, 12, "abc").save(tmp_path)
     assert json.loads((tmp_path / FILE).read_text())["temperature"] == 1.5
+
+
+@pytest.mark.parametrize(
+    ("logits", "turns", "named"), [([], [(0.5, True)], "no items"), ([[0.0, 1.0]], [], "own words")]
+)
+def test_nothing_to_fit_on_is_told_in_one_line(logits, turns, named):
+    with pytest.raises(InputError, match=named):
+        fit_confidence(logits, [0] * len(logits), turns, 0.1, "w")

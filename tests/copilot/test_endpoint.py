@@ -12,6 +12,8 @@ from PIL import Image
 
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
+from slidekick.copilot.messages import user_message
+from slidekick.copilot.pictures import MOST_PICTURES, Pictures, PicturesRefused
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError, SourceError
 
@@ -146,3 +148,38 @@ def test_an_address_needs_a_model():
         EndpointEngine("http://127.0.0.1/v1")
     assert is_endpoint("https://host/v1#m")
     assert not is_endpoint("mini")
+
+
+def several():
+    """A slide as two pictures, and the question about it."""
+    pictures = Pictures((IMAGE, IMAGE[::-1]), ("Picture 1: the whole.", "Picture 2: a place."), ((0, 0, 5, 5),))
+    return pictures, [user_message("What is this?", with_image=True, captions=pictures.captions)]
+
+
+def test_several_pictures_arrive_in_their_order_each_behind_its_line(serve):
+    server = serve(says("colon"))
+    pictures, asked = several()
+    list(EndpointEngine(server.address).turn(asked, pictures, ()))
+    parts = server.asked[0]["messages"][0]["content"]
+    assert [part["type"] for part in parts] == ["text", "image_url", "text", "image_url", "text"]
+    assert [part["text"] for part in parts[::2]] == [
+        "Picture 1: the whole.\n",
+        "\nPicture 2: a place.\n",
+        "\nWhat is this?",
+    ]
+    for part, pixels in zip(parts[1::2], pictures.pixels, strict=True):
+        sent = Image.open(io.BytesIO(base64.b64decode(part["image_url"]["url"].partition(",")[2])))
+        assert np.array_equal(np.asarray(sent), pixels)
+
+
+def test_a_server_that_takes_one_picture_is_known_from_then_on(serve):
+    server = serve({"status": 400, "error": {"message": "At most 1 image(s) may be provided"}})
+    engine = EndpointEngine(server.address)
+    assert engine.pictures == MOST_PICTURES
+    pictures, asked = several()
+    with pytest.raises(PicturesRefused, match="400"):
+        list(engine.turn(asked, pictures, ()))
+    assert engine.pictures == 1
+    with pytest.raises(SourceError) as told:  # one picture refused is no matter of their number
+        list(engine.turn(question(), IMAGE, ()))
+    assert not isinstance(told.value, PicturesRefused)

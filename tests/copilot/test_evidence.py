@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from slidekick.copilot.answer import Evidence, Step
 from slidekick.copilot.evidence import check_text, states_measurement
-from slidekick.copilot.language import plural, singular
+from slidekick.copilot.language import is_plural, many_of, plural, singular
 
 
 def facts():
@@ -208,3 +208,29 @@ def test_any_text_can_be_checked(text):
 def test_two_spellings_and_latin_plurals_are_one_word(many, one):
     assert singular(many) == one
     assert plural("acinus") == "acini"
+
+
+@pytest.mark.parametrize(
+    ("name", "many", "several"),
+    [
+        ("nucleus", "nuclei", False),
+        ("nuclei", "nuclei", True),
+        ("tumour", "tumours", False),
+        ("blood vessels", "blood vessels", True),
+        ("stroma", "stroma", False),
+        ("mitosis", "mitoses", False),
+    ],
+)
+def test_what_is_plural_already_stays_so(name, many, several):
+    assert many_of(name) == many
+    assert is_plural(name) == several
+
+
+def test_sentences_speak_of_several_as_several():
+    from slidekick.copilot.sentences import count_sentence, covers_sentence, segment_sentence
+
+    found = {"found": True, "area": "6%", "where": "centre"}
+    assert segment_sentence("lymphocytes", found, False).startswith("Lymphocytes were found, in the centre")
+    assert segment_sentence("tumours", {"found": False}, True) == "No tumours were found in this picture."
+    assert covers_sentence("glands", found) == "Glands cover 6% of the picture."
+    assert count_sentence("nuclei", {"found": True, "count": 3}) == "There are 3 nuclei."

@@ -1,0 +1,96 @@
+"""A case's report: what two painted slides say together, each sentence with its evidence, in one safe page."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from slidekick.copilot import Copilot
+from slidekick.copilot.case_report import case_dict, case_html, draft_case
+from slidekick.copilot.engine import Turn
+from slidekick.copilot.slide_reader import SlideReader
+from slidekick.data.errors import InputError
+
+
+def _beside(name: str):
+    spec = importlib.util.spec_from_file_location(f"copilot_{name}", Path(__file__).with_name(f"{name}.py"))
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+_slides, _reports, _made = _beside("test_slides"), _beside("test_report"), _beside("conftest")
+slide = _slides.slide
+TUMOUR, FAT, CONCEPTS = _slides.TUMOUR, _slides.FAT, (_slides.TUMOUR, _slides.FAT, "stroma", "nucleus", "unicorn")
+
+
+@pytest.fixture(scope="module")
+def survey(slide):
+    return SlideReader(_slides.ColourTower(), _slides.taught_encoder()).survey(slide, keep=False)
+
+
+class Engine:
+    """Reads lung, and calls a tool for every other question."""
+
+    name, history, reads_slides = "fixed", 0, True
+
+    def turn(self, messages, image, tools, *, calls=True):
+        opening = "main tissue" in messages[0]["content"][-1]["text"]
+        yield Turn("lung" if opening else _slides.call("segment", TUMOUR) if len(messages) == 1 else "Yes.", 0.9)
+
+
+@pytest.fixture(scope="module")
+def case(survey):
+    return draft_case(Copilot(Engine(), _made.DrawnSegmentor()), [survey, survey], CONCEPTS)
+
+
+def test_slides_are_told_together_the_most_tissue_first(case, survey):
+    assert [slide.name for slide in case.slides] == ["case.tif", "case.tif (2)"]
+    assert case.reading == "lung on both slides."
+    tissues = [one.text for one in case.findings if "tissue" in one.text.split("of all their")[-1]]
+    share = survey.find(FAT, (FAT,))
+    whole = f"{round(100 * share.mask.sum() / share.within.sum())}%"
+    assert tissues[0].startswith(f"Adipose tissue was found on both slides (case.tif {whole}")
+    assert f"{whole} of all their tissue" in tissues[0]
+    assert any(one.text.startswith("36 nuclei in the places looked at on both slides") for one in case.findings)
+
+
+def test_what_is_on_no_slide_is_listed_and_unknown_words_are_not(case):
+    assert case.absent == ("stroma",)
+
+
+def test_every_sentence_names_evidence_of_each_slide(case):
+    for sentence in case.findings:
+        assert [place for place, _ in sentence.evidence] == [1, 2]
+        for place, name in sentence.evidence:
+            item = next(one for one in case.slides[place - 1].report.evidence if one.id == name)
+            assert item.kind in ("count", "area_fraction")
+
+
+def test_every_link_of_the_page_leads_to_one_place_on_it(case):
+    html = case_html(case)
+    page = _reports.Page(html)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    assert {link.removeprefix("#") for link in page.links} <= set(ids)
+    assert {"s1", "s2"} <= set(ids)
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert sum(tag == "img" for tag, _ in page.tags) == 4
+    words = " ".join(page.words)
+    assert "Research use only. Not for diagnosis." in words
+    assert "DRAFT" in words
+    assert not re.search(r"https?://|url\(", html)
+
+
+def test_the_json_form_holds_each_slides_report(case):
+    data = json.loads(json.dumps(case_dict(case)))
+    assert data["schema"] == "slidekick.case-report/1"
+    assert [one["name"] for one in data["slides"]] == ["case.tif", "case.tif (2)"]
+    assert all("image" not in one["report"] for one in data["slides"])
+
+
+def test_no_slide_is_no_case(segmentor, scripted):
+    with pytest.raises(InputError, match="0 slides"):
+        draft_case(Copilot(scripted(), segmentor), [])
