@@ -38,7 +38,7 @@ def pen_share(pen: np.ndarray, tissue: TissueMask) -> float:
 
 def pen_of(picture: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     """bool (H, W): where a picture uint8 (H, W, 3) of some 8 µm a pixel shows ink. tissue: bool (H, W)."""
-    density = optical_density(picture).astype(np.float32)
+    density = optical_density(picture)
     mean = density.mean(2)
     rough = np.sqrt(np.maximum(cv2.blur(mean * mean, (5, 5)) - cv2.blur(mean, (5, 5)) ** 2, 0))
     kernel = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)

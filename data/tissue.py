@@ -63,9 +63,10 @@ def tissue_mask(slide: Slide) -> TissueMask:
 
 def _stained(picture: np.ndarray) -> np.ndarray:
     """bool (H, W) of uint8 (H, W, 3): what is denser or more coloured than glass, less the pen."""
-    density = _density(picture)
+    density = optical_density(picture)
     smooth = cv2.GaussianBlur(density, (0, 0), 1.5)
     mean, tint = smooth.mean(2), smooth.max(2) - smooth.min(2)
+    del smooth
     found = (mean > _otsu(mean)) | ((tint > TINT) & (mean > FLOOR / 2)) | _web(density.mean(2))
     found &= ~_pen(density, found)
     return found
@@ -89,13 +90,14 @@ def _bright_on_dark(picture: np.ndarray) -> np.ndarray:
     return bright > max(level / 2, 4)
 
 
-def _density(picture: np.ndarray) -> np.ndarray:
-    return optical_density(picture).astype(np.float32)
-
-
 def optical_density(pixels: np.ndarray) -> np.ndarray:
-    """float64 (..., 3) of RGB pixels, against their own glass."""
-    return np.maximum(-np.log((pixels.astype(np.float32) + 1) / (glass_of(pixels) + 1)), 0)
+    """float32 (..., 3) of RGB pixels, against their own glass."""
+    light = pixels.astype(np.float32)  # the one array: a picture of a slide takes 50 MB
+    light += 1
+    light /= (glass_of(pixels) + 1).astype(np.float32)
+    np.log(light, out=light)
+    np.negative(light, out=light)
+    return np.maximum(light, 0, out=light)
 
 
 def glass_of(pixels: np.ndarray) -> np.ndarray:
