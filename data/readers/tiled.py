@@ -92,7 +92,11 @@ class TiledReader(ABC):
 
     def _page(self, level: int, page: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         grid = self.grids[level][page]
-        out = np.full((height, width, grid.samples), grid.empty, grid.dtype)
+        if grid.separate == 1 and (width, height) == (grid.width, grid.height) and not (x % width or y % height):
+            whole = self._whole(level, page, y // height * grid.across + x // width)
+            if whole is not None and whole.shape == (height, width, grid.samples) and whole.dtype == grid.dtype:
+                return whole
+        out = np.empty((height, width, grid.samples), grid.dtype)
         for row in range(y // grid.height, (y + height - 1) // grid.height + 1):
             for column in range(x // grid.width, (x + width - 1) // grid.width + 1):
                 top, left = row * grid.height - y, column * grid.width - x
@@ -100,27 +104,40 @@ class TiledReader(ABC):
                 columns = slice(max(0, left), min(width, left + grid.width))
                 for sample in range(grid.separate):
                     tile = self._tile(level, page, (sample * grid.down + row) * grid.across + column)
+                    samples = grid.samples // grid.separate
+                    place = out[rows, columns, sample * samples : (sample + 1) * samples]
                     if tile is None:
+                        place[:] = grid.empty
                         continue
                     part = tile[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]
-                    wanted = (rows.stop - rows.start, columns.stop - columns.start, grid.samples // grid.separate)
-                    if part.shape != wanted:
+                    if part.shape != place.shape:
                         raise self.damaged(f"the tile at {column},{row} of level {level} is smaller than stated")
-                    out[rows, columns, sample : sample + part.shape[2]] = part
+                    place[:] = part
         return out
+
+    def _whole(self, level: int, page: int, index: int) -> np.ndarray | None:
+        """One tile all by itself: who reads so has no use for it a second time, so it is neither kept nor copied."""
+        found = self._cache.get((level, page, index))
+        if found is not None:
+            return found.copy()
+        found = self._decoded(level, page, index)
+        return None if found is None else np.require(found, requirements="CW")  # uncompressed ones cannot be written to
 
     def _tile(self, level: int, page: int, index: int) -> np.ndarray | None:
         found = self._cache.get((level, page, index))
         if found is None:
-            try:
-                found = self.decoded(level, page, index)
-            except InputError:
-                raise
-            except Exception as error:  # decoders raise errors of their own
-                raise self.damaged(f"tile {index} of level {level} cannot be decoded") from error
+            found = self._decoded(level, page, index)
             if found is not None:
                 self._cache.put((level, page, index), found)
         return found
+
+    def _decoded(self, level: int, page: int, index: int) -> np.ndarray | None:
+        try:
+            return self.decoded(level, page, index)
+        except InputError:
+            raise
+        except Exception as error:  # decoders raise errors of their own
+            raise self.damaged(f"tile {index} of level {level} cannot be decoded") from error
 
 
 class _Cache:

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slidekick.data.errors import InputError
-from slidekick.data.slide import open_slide
+from slidekick.data.slide import Region, open_slide
 from slidekick.data.tiles import read_tiles, tile_grid
 from slidekick.data.tissue import TissueMask
 
@@ -68,3 +68,23 @@ def test_what_makes_no_grid_is_told(pyramid, make_pyramid):
                 tile_grid(slide, size, 0.5, overlap)
         with pytest.raises(InputError, match="is no scale"):
             tile_grid(slide, 64, 0)
+
+
+def test_what_is_read_is_the_reader_s_own_to_change(pyramid, level0):
+    with open_slide(pyramid) as slide:
+        grid = tile_grid(slide, 256, 0.5)
+        for size in (256, 128):  # a tile of the file, and a part of one
+            for _ in range(2):
+                pixels = slide.read(grid.region(1), (size, size))
+                pixels[:] = 0
+        np.testing.assert_array_equal(slide.read(grid.region(1), (256, 256)), level0[:256, 256:512])
+
+
+@pytest.mark.parametrize("times", [2, 3, 5])
+def test_shrunk_a_whole_number_of_times_a_pixel_is_the_mean_of_those_it_covers(pyramid, level0, times):
+    with open_slide(pyramid) as slide:
+        slide.levels = slide.levels[:1]
+        side = 40 * times
+        shown = slide.read(Region(7, 11, side, side), (40, 40)).astype(float)
+    expected = level0[11 : 11 + side, 7 : 7 + side].reshape(40, times, 40, times, 3).mean((1, 3))
+    assert np.abs(shown - expected).max() <= 0.51
