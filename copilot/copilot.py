@@ -307,11 +307,23 @@ class Copilot:
     def _settled(self, draft: Draft, turn: Turn) -> dict[str, float]:
         """Where the turn is a reading that was taught: how likely it and its rivals are, which holds against the
         wording of the question better than words written greedily do. Else empty."""
-        rivals = self.confidence.rivals(turn.text) if self.confidence and not draft.steps else ()
-        if len(rivals) < 2 or not hasattr(self.engine, "options"):
+        if draft.steps or not hasattr(self.engine, "options"):
             return {}
         asked = user_message(draft.question, with_image=True, captions=draft.captions)
-        return self._likely(draft.shown, asked, rivals)
+        if isinstance(draft.box, SlideToolbox):
+            return self._weighed(draft, asked, draft.box.rivals(turn.text))
+        rivals = self.confidence.rivals(turn.text) if self.confidence else ()
+        return self._likely(draft.shown, asked, rivals) if len(rivals) > 1 else {}
+
+    def _weighed(self, draft: Draft, asked: dict, shares: dict[str, float]) -> dict[str, float]:
+        """How likely each of some tissues of a slide is as the answer: the model's odds times its share of the tissue
+        (a product of experts, Hinton 2002), so that what the survey did not see is not named. Empty for fewer than two.
+        """
+        if len(shares) < 2:
+            return {}
+        logits = self.engine.options([asked], draft.shown, self.schemas, list(shares)) + np.log([*shares.values()])
+        odds = np.exp(logits - logits.max())
+        return {name: round(float(p), 4) for name, p in zip(shares, odds / odds.sum(), strict=True)}
 
     @property
     def schemas(self) -> tuple[dict, ...]:

@@ -47,7 +47,7 @@ class SlideEncoder(nn.Module):
         super().__init__()
         self.plan = plan
         self.enter = nn.Sequential(nn.LayerNorm(plan.features), nn.Linear(plan.features, plan.hidden), nn.GELU())
-        self.mix = nn.Sequential(nn.Dropout(0.2), nn.Linear(3 * plan.hidden, plan.hidden), nn.GELU())
+        self.mix = nn.Sequential(nn.Dropout(0.2), nn.Linear(4 * plan.hidden, plan.hidden), nn.GELU())
         self.tissue = nn.Linear(plan.hidden, len(plan.tissues))
         self.add = nn.Linear(plan.hidden, plan.tokens)
         self.glass = nn.Parameter(torch.zeros(plan.tokens))
@@ -60,7 +60,8 @@ class SlideEncoder(nn.Module):
         own = self.enter(features)
         far = torch.cdist(places, places).square()
         seen = [torch.softmax(-far / (2 * spread**2), -1) @ own for spread in (NEAR, WIDE)]
-        return self.mix(torch.cat([own, *seen], -1))
+        whole = own.mean(0, keepdim=True).expand_as(own)  # of one organ, mostly
+        return self.mix(torch.cat([own, *seen, whole], -1))
 
     def tissues(self, features: torch.Tensor, places: torch.Tensor) -> torch.Tensor:
         """(N, K): logits of the tissues for each tile."""

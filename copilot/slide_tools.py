@@ -15,6 +15,7 @@ import numpy as np
 from slidekick.copilot.pictures import Pictures, SlidePicture
 from slidekick.copilot.survey import Survey, meant
 from slidekick.copilot.tools import Toolbox, percent
+from slidekick.data.composed import tissue_cases
 from slidekick.data.layout import OTHER
 from slidekick.data.ontology import plain
 from slidekick.data.slide import Region, Roi
@@ -25,6 +26,7 @@ PLACES = 6  # looked at in full
 PLACE_UM, PLACE_MPP = 448.0, 0.5  # side of a place, and the scale it is read at: a field of a 20x objective
 CLOSED = "the survey was taught {} tissues, and may give the name of one of them to another; look yourself"
 STRANGE = "{} of the tissue is like none of the {} that the survey was taught"
+UNSEEN = 0.01  # share that a tissue or organ is taken to have which the model names and the survey did not see
 MUCH = 0.1  # share of the tissue that is told of as strange
 
 
@@ -76,6 +78,21 @@ class SlideToolbox(Toolbox):
         """(x, y, width, height) at level 0 of each place."""
         regions = (look.roi.region for look in self.looks)
         return tuple((region.x, region.y, region.width, region.height) for region in regions)
+
+    def rivals(self, text: str) -> dict[str, float]:
+        """Where `text` names a tissue, or an organ: it and all that are there, with their shares; else empty."""
+        tissues = [name for name in self.survey.encoder.plan.tissues if name != OTHER]
+        organs = tissue_cases()
+        for kinds in ({name: name for name in tissues}, {name: organs[name] for name in tissues if name in organs}):
+            if plain(text) not in map(plain, kinds.values()):
+                continue
+            shares = dict.fromkeys(kinds.values(), 0.0)
+            for name, kind in kinds.items():
+                shares[kind] += self.survey.shares[name]
+            least = self.survey.encoder.plan.least
+            there = {kind: share for kind, share in shares.items() if share >= least or plain(kind) == plain(text)}
+            return {kind: max(share, UNSEEN) for kind, share in there.items()}
+        return {}
 
     def _find(self, concepts: list[str]) -> list[Finding]:
         tissues = [meant(words, self.survey.encoder) for words in concepts]

@@ -15,6 +15,7 @@ import torch
 
 from slidekick.copilot.slide_encoder import SlideEncoder
 from slidekick.copilot.slide_tiles import SlideTiles
+from slidekick.data.layout import OTHER
 from slidekick.data.ontology import load_ontology, plain
 from slidekick.data.slide import Region, Roi, Slide
 from slidekick.grounding.finding import Finding
@@ -60,6 +61,18 @@ class Survey:
                 if len(features)
                 else np.zeros((0, len(self.encoder.plan.tissues)), np.float32)
             )
+
+    @cached_property
+    def strange(self) -> float:
+        """Share of the tiles that are like none of the tissues which are named; 0 where the encoder knows no such."""
+        return self.shares.get(OTHER, 0.0)
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Tissue -> share of the tiles that are likeliest it."""
+        tissues = self.encoder.plan.tissues
+        counts = np.bincount(self.probabilities.argmax(1), minlength=len(tissues))
+        return dict(zip(tissues, (counts / max(len(self.tiles), 1)).tolist(), strict=True))
 
     @cached_property
     def tokens(self) -> torch.Tensor:

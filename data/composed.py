@@ -74,6 +74,11 @@ def tissue_terms() -> dict[str, tuple[str, ...]]:
     }
 
 
+def tissue_cases() -> dict[str, str]:
+    """Every tissue that composed slides can show -> its case, an organ."""
+    return {tissue: name for name, entry in _written().items() for tissue in entry["tissues"]}
+
+
 def draw_layout(cases: Mapping[str, Case], seed: int, **sizes) -> tuple[Layout, dict[str, tuple[Item, ...]]]:
     """A plan from `seed` and the pictures behind its tissues; one in four mixes the H&E cases.
 

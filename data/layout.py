@@ -16,6 +16,7 @@ from scipy import ndimage
 
 CELL_UM = 112.0  # side of a cell: a tile of 224 px at 0.5 µm
 GLASS = -1
+OTHER = "other tissue"  # stands for any that is not to be named
 FINE = 8  # points along a cell's side at which the field is looked at for its share of tissue
 PEN_UM, FOLD_UM = (150.0, 400.0), (40.0, 90.0)  # widths
 PENS = ((40, 60, 150), (30, 110, 60), (25, 25, 30))  # blue, green and black ink

@@ -7,8 +7,8 @@ their tissues; where two meet, or glass, the features are mixed by area, as the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -19,12 +19,15 @@ from slidekick.copilot.slide_tiles import LEAST_TISSUE, TileTower
 from slidekick.data.composed import cell_picture, draw_layout, load_cases, stain_table
 from slidekick.data.files import stream_atomic
 from slidekick.data.items import Item
-from slidekick.data.layout import Layout
+from slidekick.data.layout import OTHER, Layout
 
 GLASS_NAME = "glass"
 VIEWS = 8  # tiles painted of each picture, within the bounds of a tissue
 LEAST_VIEWS, MOST_VIEWS = 120, 320
+COARSE = 0.58  # of a tile's resolution, that of a slide at 1 µm: one view in three is no sharper
+STRENGTHS = (0.75, 1.3)  # of the stain
 AT_ONCE = 32
+REPLACED = 0.2  # share of plans on which one tissue is replaced by such as the encoder is not to name
 
 
 @dataclass(frozen=True)
@@ -48,8 +51,13 @@ class Bag:
     absent: tuple[str, ...]
 
 
-def tissue_pools(items: Sequence[Item], tower: TileTower, seed: int, file: Path | None = None) -> dict[str, Pool]:
-    """A pool for every tissue that `items` show, and one of glass; kept in `file` where given."""
+def tissue_pools(
+    items: Sequence[Item], tower: TileTower, seed: int, file: Path | None = None, other: Sequence[str] = ()
+) -> dict[str, Pool]:
+    """A pool for every tissue that `items` show, and one of glass; kept in `file` where given.
+
+    other: sets whose pictures show tissues that are not to be named, for a pool called `OTHER`.
+    """
     from tqdm import tqdm
 
     if file is not None and file.exists():
@@ -62,6 +70,10 @@ def tissue_pools(items: Sequence[Item], tower: TileTower, seed: int, file: Path 
     for name, pictures in tqdm(sorted(pools.items()), desc="tissues", mininterval=5):
         number = int(np.clip(VIEWS * len(pictures), LEAST_VIEWS, MOST_VIEWS))
         made[name] = _encoded([_painted(pictures, rng) for _ in range(number)], tower)
+    strange = [[item for item in items if item.set == name] for name in other]
+    if strange := [pictures for pictures in strange if pictures]:
+        number = MOST_VIEWS * 2 // len(strange)
+        made[OTHER] = _encoded([_painted(pictures, rng) for pictures in strange for _ in range(number)], tower)
     light = rng.uniform(232, 250, (LEAST_VIEWS, 1, 1, 3))
     glass = light + rng.integers(-2, 3, (LEAST_VIEWS, IMAGE_SIDE, IMAGE_SIDE, 1))
     made[GLASS_NAME] = _encoded(list(np.clip(glass, 0, 255).astype(np.uint8)), tower)
@@ -73,16 +85,28 @@ def tissue_pools(items: Sequence[Item], tower: TileTower, seed: int, file: Path 
     return made
 
 
+def joined(pools: Iterable[Pool]) -> Pool:
+    """One pool of all views."""
+    parts = list(pools)
+    return Pool(np.concatenate([one.features for one in parts]), np.concatenate([one.tokens for one in parts]))
+
+
 def _painted(pictures: Sequence[Item], rng: np.random.Generator) -> np.ndarray:
-    """uint8 (192, 192, 3): a tile that lies anyhow over four cells of one tissue."""
-    picks = rng.integers(len(pictures), size=4)
-    cells = [cell_picture(pictures[p].image, IMAGE_SIDE, int(rng.integers(4)), bool(rng.integers(2))) for p in picks]
+    """uint8 (192, 192, 3): a tile that lies anyhow over four cells of one tissue, every patient or slide as often."""
+    groups: dict[tuple[str, str], list[Item]] = {}
+    for item in pictures:
+        groups.setdefault((item.set, item.group), []).append(item)
+    drawn = [list(groups.values())[one] for one in rng.integers(len(groups), size=4)]
+    picks = [some[int(rng.integers(len(some)))] for some in drawn]
+    cells = [cell_picture(one.image, IMAGE_SIDE, int(rng.integers(4)), bool(rng.integers(2))) for one in picks]
     block = np.concatenate([np.concatenate(cells[:2], 1), np.concatenate(cells[2:], 1)], 0)
     # One in three lies on the grid of cells, as every tile does where scale and origin agree.
     y, x = (0, 0) if rng.random() < 1 / 3 else rng.integers(IMAGE_SIDE, size=2)
-    table = stain_table(rng.uniform(0.85, 1.15, 3))
-    window = block[y : y + IMAGE_SIDE, x : x + IMAGE_SIDE]
-    return cv2.LUT(np.ascontiguousarray(window), table)
+    window = np.ascontiguousarray(block[y : y + IMAGE_SIDE, x : x + IMAGE_SIDE])
+    if rng.random() < 1 / 3:
+        small = cv2.resize(window, None, fx=COARSE, fy=COARSE, interpolation=cv2.INTER_AREA)
+        window = cv2.resize(small, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_CUBIC)
+    return cv2.LUT(window, stain_table(rng.uniform(*STRENGTHS, 3)))
 
 
 def _encoded(tiles: list[np.ndarray], tower: TileTower) -> Pool:
@@ -98,9 +122,12 @@ class Bags:
         self.cases, self.pools, self.tissues, self.sizes = load_cases(items), pools, tuple(tissues), sizes
 
     def draw(self, seed: int) -> Bag:
-        """One slide."""
+        """One slide; on some, where there is a pool of such, tissue that is not to be named takes one's place."""
         layout, shown = draw_layout(self.cases, seed, **self.sizes)
         rng = np.random.default_rng([seed, 8])
+        if OTHER in self.pools and OTHER in self.tissues and rng.random() < REPLACED:
+            gone = int(rng.integers(len(layout.tissues)))
+            layout = replace(layout, tissues=(*layout.tissues[:gone], OTHER, *layout.tissues[gone + 1 :]))
         grid = _cover(layout, rng.uniform(0, 1, 2), len(layout.tissues))  # (rows, columns, tissues)
         tissue = grid.sum(-1)
         rows, columns = np.nonzero(tissue > LEAST_TISSUE)

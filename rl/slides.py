@@ -24,7 +24,8 @@ from slidekick.copilot.slide_tiles import TileTower
 from slidekick.data.composed import tissue_terms
 from slidekick.data.items import load_items
 from slidekick.rl.mixture import load_config
-from slidekick.rl.slide_bags import GLASS_NAME, Bag, Bags, tissue_pools
+from slidekick.rl.slide_bags import GLASS_NAME, Bag, Bags, joined, tissue_pools
+from slidekick.rl.slide_regions import region_items
 
 SECTIONS = ("start", "bags", "tissues", "reading")
 TRAINED = "slides"  # folder in --out: what goes beside an adapter
@@ -47,20 +48,41 @@ def train_slides(config_path: Path, data: Path, out: Path, resume: bool = False)
             file.unlink(missing_ok=True)
     split_bags = _bags(config["bags"], data, TileTower(model, tower_name(start)), out)
     if not (out / TRAINED / WEIGHTS).exists():
-        encoder = train_tissues(split_bags["train"], config["tissues"], config["tissues"]["seed"])
-        fitted(encoder, [split_bags["val"].draw(number) for number in range(config["bags"]["val"])])
-        encoder.save(out / TRAINED)
+        _tissue_stage(split_bags, config).save(out / TRAINED)
     encoder = load_slide_encoder(out / TRAINED)
-    train_reading(model, processor, encoder, split_bags["train"], config["reading"], out, resume)
+    train_reading(model, processor, encoder, split_bags["both"], config["reading"], out, resume)
     return out / TRAINED
 
 
+def _tissue_stage(split_bags: dict[str, Bags], config: dict) -> SlideEncoder:
+    """An encoder taught on train and val. Its temperature and presence were fitted on val by one taught on train alone.
+
+    The tower has seen the pictures of train, so their features part better than new ones; val's are like new ones.
+    """
+    plan, seed = config["tissues"], config["tissues"]["seed"]
+    held_out = [split_bags["val"].draw(number) for number in range(config["bags"]["val"])]
+    scaled = fitted(train_tissues(split_bags["train"], plan, seed), held_out).plan
+    encoder = train_tissues(split_bags["both"], plan, seed)
+    encoder.plan = replace(encoder.plan, temperature=scaled.temperature, least=scaled.least)
+    return encoder
+
+
 def _bags(plan: dict, data: Path, tower: TileTower, out: Path) -> dict[str, Bags]:
-    """Bags of train and val; a tissue without a train picture is none."""
+    """Bags of train, val and both; a tissue without a train picture is none.
+
+    plan: also `regions`, sets that pictures are cut out of, and `other`, sets of tissues that are not to be named.
+    """
     sizes = {"rows": tuple(plan["rows"]), "columns": tuple(plan["columns"])}
     items = {split: load_items(data, split=split) for split in ("train", "val")}
+    items = {split: some + region_items(some, plan["regions"], out / "regions") for split, some in items.items()}
     pools = {
-        split: tissue_pools(some, tower, plan["seed"], out / f"pools-{split}.npz") for split, some in items.items()
+        split: tissue_pools(some, tower, plan["seed"], out / f"pools-{split}.npz", plan["other"])
+        for split, some in items.items()
+    }
+    items["both"] = [*items["train"], *items["val"]]
+    pools["both"] = {
+        name: joined(pools[split][name] for split in ("train", "val") if name in pools[split])
+        for name in pools["train"]
     }
     tissues = [name for name in pools["train"] if name != GLASS_NAME]
     return {split: Bags(some, pools[split], tissues, **sizes) for split, some in items.items()}
@@ -72,7 +94,9 @@ def train_tissues(bags: Bags, plan: dict, seed: int) -> SlideEncoder:
     rng = np.random.default_rng(seed)
     terms = tissue_terms()
     width = bags.pools[bags.tissues[0]].tokens.shape[1]
-    encoder = SlideEncoder(SlidePlan(bags.tissues, tokens=width, kinds={name: terms[name] for name in bags.tissues}))
+    encoder = SlideEncoder(
+        SlidePlan(bags.tissues, tokens=width, kinds={name: terms.get(name, ()) for name in bags.tissues})
+    )
     encoder.train()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=plan["learning_rate"], weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan["learning_rate"], total_steps=plan["steps"])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from slidekick.copilot.sentences import covers_sentence, segment_sentence
-from slidekick.data.layout import GLASS, Layout
+from slidekick.data.layout import GLASS, OTHER, Layout
 from slidekick.grounding.measure import PLACES, TISSUE
 from slidekick.rl.instructions.turns import Call, Exchange, called, said
 
@@ -62,6 +62,11 @@ WORDINGS = {
         "Can you find {} on the slide?",
         "Is {} present?",
         "Do you see {} anywhere?",
+        "Is there any {}?",
+        "Does it hold {}?",
+        "Is {} seen in any part of the slide?",
+        "Look for {}. Is it there?",
+        "Was {} sampled?",
         "Does this case contain {}?",
         "Have we got {} here?",
     ),
@@ -71,6 +76,14 @@ WORDINGS = {
         "Where on the slide is {}?",
         "Mark the {}.",
         "Find the {}.",
+        "At which side does the {} lie?",
+        "On what part of the tissue is the {}?",
+        "In which corner is {}?",
+        "Whereabouts is {}?",
+        "Locate {}.",
+        "Outline the {}.",
+        "In what region do you find {}?",
+        "Which part shows {}?",
         "In which part of the slide is {}?",
         "Point to the {}.",
     ),
@@ -80,6 +93,10 @@ WORDINGS = {
         "How much {} is there?",
         "What area does the {} take?",
         "Measure the {}.",
+        "What percentage of the tissue is {}?",
+        "How large is the {}?",
+        "How far does the {} extend?",
+        "What part of the tissue does {} take?",
         "Give the extent of the {}.",
         "What proportion is {}?",
     ),
@@ -106,11 +123,11 @@ class SlideQuestion:
 
 
 def slide_questions(layout: Layout, absent: Sequence[str]) -> list[SlideQuestion]:
-    """All that can be asked about a plan; absent: what could be on it and is not."""
+    """All that can be asked about a plan, of tissues that have a name; absent: what could be on it and is not."""
     found = []
     shares = {name: layout.share(name) for name in layout.tissues}
     first, second = [*sorted(shares.values(), reverse=True), 0.0][:2]
-    if first - second >= LEAD:
+    if first - second >= LEAD and layout.dominant != OTHER:
         found.append(SlideQuestion("dominant", answer=layout.dominant))
     if layout.case != "mixed":
         found.append(SlideQuestion("organ", answer=layout.case))
@@ -119,6 +136,8 @@ def slide_questions(layout: Layout, absent: Sequence[str]) -> list[SlideQuestion
     if layout.case == "prostate" and grades:
         found.append(SlideQuestion("grade", answer=grades[-1]))
     for name, share in shares.items():
+        if name == OTHER:
+            continue
         found += [SlideQuestion(kind, name, present=True, share=share) for kind in BY_TOOL]
     return found + [SlideQuestion("present", name) for name in absent]
 
@@ -136,7 +155,8 @@ def _parts(layout: Layout) -> dict[str, str]:
             tissue, cells = layout.tissue[y0:y1, x0:x1], layout.cells[y0:y1, x0:x1]
             areas = [float(tissue[cells == index].sum()) for index in range(len(layout.tissues))]
             best = int(np.argmax(areas))
-            if tissue.mean() > 0.4 and areas[best] >= CLEAR * sum(areas):
+            named = layout.tissues[best] != OTHER
+            if named and tissue.mean() > 0.4 and areas[best] >= CLEAR * sum(areas):
                 found[PLACES[row][column]] = layout.tissues[best]
     return found
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -22,10 +23,11 @@ from slidekick.copilot.report import draft_report, to_html
 from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.copilot.slide_tiles import TileTower, slide_tiles
-from slidekick.copilot.slide_tools import CLOSED, PLACE_UM, PLACES, SlideToolbox, mentioned
+from slidekick.copilot.slide_tools import CLOSED, PLACE_UM, PLACES, STRANGE, SlideToolbox, mentioned
 from slidekick.copilot.survey import APART, meant
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError
+from slidekick.data.layout import OTHER
 from slidekick.data.slide import Region, open_slide
 
 _spec = importlib.util.spec_from_file_location("slide_files", Path(__file__).parents[1] / "data" / "conftest.py")
@@ -57,8 +59,8 @@ def taught_encoder() -> SlideEncoder:
     encoder = SlideEncoder(PLAN)
     colours = torch.tensor([*COLOURS.values(), (60, 90, 200)]).float() / 255
     optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
-    for _ in range(150):
-        kinds = torch.randint(3, (1,)).expand(12)
+    for _ in range(200):
+        kinds = torch.randint(3, (2,)).repeat_interleave(6)  # one of them on each half
         features = colours[kinds] + 0.02 * torch.randn(12, 3)
         places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(3.0), indexing="ij"), -1).reshape(-1, 2)
         loss = torch.nn.functional.cross_entropy(encoder.tissues(features, places), kinds)
@@ -133,6 +135,43 @@ def test_an_answer_tells_shares_of_the_tissue_and_follows_the_schema(survey, seg
     assert answer.text == f"Tumour covers {round(100 * share)}% of the tissue."
     assert share == pytest.approx(1 / 3, abs=0.06)
     assert answer.warnings == (CLOSED.format(3),)
+
+
+@pytest.mark.parametrize(("odds", "settled"), [((0.0, 0.0, 1.0), FAT), ((9.0, 0.0, 0.0), TUMOUR)])
+def test_a_tissue_that_is_read_is_weighed_with_what_the_survey_saw(survey, segmentor, scripted, odds, settled):
+    engine = scripted("stroma")  # which is not there
+    engine.options = lambda messages, image, tools, options: np.array(
+        [odds[(TUMOUR, FAT, "stroma").index(one)] for one in options]
+    )
+    answer = Copilot(engine, segmentor).ask(survey, "What does this slide mostly show?")
+    assert answer.text == settled
+    assert answer.options.keys() == {TUMOUR, FAT, "stroma"}
+    assert sum(answer.options.values()) == pytest.approx(1, abs=1e-3)
+    assert answer.options["stroma"] < 0.05
+
+
+def test_an_organ_that_is_read_is_weighed_with_those_of_the_tissues(survey, segmentor, scripted):
+    engine = scripted("heart")  # no tissue of which was taught here
+    engine.options = lambda messages, image, tools, options: np.zeros(len(options))
+    assert Copilot(engine, segmentor).ask(survey, "Which organ is it?").text == "heart"
+    engine = scripted("lung")
+    engine.options = lambda messages, image, tools, options: np.zeros(len(options))
+    answer = Copilot(engine, segmentor).ask(survey, "Which organ is it?")
+    assert answer.text == "colon"  # of which fat is, and there is more of it
+    assert answer.options["lung"] == pytest.approx(1 / 3, abs=0.06)
+
+
+def test_tissue_like_none_that_was_taught_is_told_of(slide, reader, segmentor, scripted):
+    encoder = taught_encoder()
+    encoder.plan = replace(PLAN, tissues=(TUMOUR, OTHER, "stroma"))
+    survey = SlideReader(reader.tower, encoder).survey(slide, keep=False)
+    assert survey.strange == pytest.approx(2 / 3, abs=0.06)
+    answer = Copilot(scripted(call("measure", "tumour"), "x"), segmentor).ask(survey, "How much tumour is there?")
+    told = STRANGE.format(f"{round(100 * survey.strange)}%", 2)
+    assert answer.warnings[:2] == (CLOSED.format(2), told)
+    absent = Copilot(scripted(call("segment", "stroma"), "x"), segmentor).ask(survey, "Is there stroma?")
+    assert absent.text == "No stroma was found in the tissue."
+    assert told in absent.warnings
     assert all(claim.supported for claim in answer.claims)
     import slidekick.copilot
 

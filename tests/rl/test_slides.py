@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,12 @@ from slidekick.copilot.slide_encoder import load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.data.composed import compose_slides
 from slidekick.data.errors import InputError
+from slidekick.data.items import Item
+from slidekick.data.layout import OTHER
 from slidekick.rl.evaluation.slides import Baseline, composed_rows, judge_slides, slide_figures
 from slidekick.rl.instructions.slides import BY_TOOL, READ, UNTAUGHT, WORDINGS, exchange, slide_questions
 from slidekick.rl.slide_bags import GLASS_NAME, Bags, tissue_pools
+from slidekick.rl.slide_regions import region_items
 from slidekick.rl.slides import fitted, train_slides, train_tissues
 
 HERE = Path(__file__).parents[1]
@@ -105,6 +109,49 @@ def test_questions_are_true_of_their_plan(bags, seed):
             assert json.loads(turns[2]["content"][0]["text"])["found"] == one.present
 
 
+@pytest.fixture(scope="module")
+def strange_bags(items, bags):
+    """Bags that may also hold tissue which is not to be named."""
+    pools = {**bags.pools, OTHER: bags.pools[GLASS_NAME]}
+    return Bags(items, pools, (*TISSUES, OTHER), **SIZES)
+
+
+def test_tissue_that_is_not_to_be_named_takes_the_place_of_another_and_is_never_asked_about(strange_bags):
+    replaced = 0
+    for seed in range(60):
+        bag = strange_bags.draw(seed)
+        asked = slide_questions(bag.layout, bag.absent)
+        assert not any(OTHER in (one.asked, one.answer) for one in asked)
+        if OTHER in bag.layout.tissues:
+            replaced += 1
+            assert bag.shares[:, -1].mean() == pytest.approx(bag.layout.share(OTHER), abs=0.08)
+            # The tissue whose place it took counts as absent.
+            assert {*bag.layout.tissues, *bag.absent} == {*TISSUES, OTHER}
+    assert 4 < replaced < 24
+
+
+def test_regions_are_cut_out_where_one_class_nearly_fills_them(tmp_path):
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    mask = np.zeros((400, 500), np.uint8)
+    mask[:, :210], mask[:, 210:] = 1, 2
+    Image.fromarray(rng.integers(0, 255, (400, 500, 3), np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    item = Item("outlined", "a", tmp_path / "a.png", "train", mask=tmp_path / "m.png", classes={1: "x", 2: "y"})
+    other = replace(item, set="elsewhere")
+    found = region_items([item, other], ["outlined"], tmp_path / "cut")
+    assert {(one.set, one.label) for one in found} == {("outlined", "x"), ("outlined", "y")}
+    for one in found:
+        x, y = map(int, one.id.split()[1].split(","))
+        window = mask[y : y + 224, x : x + 224]
+        assert (window == {"x": 1, "y": 2}[one.label]).mean() >= 0.85
+        assert np.array_equal(np.asarray(Image.open(one.image)).shape, (224, 224, 3))
+    item.mask.write_bytes(b"no picture")
+    with pytest.raises(InputError, match="restore it"):
+        region_items([item], ["outlined"], tmp_path / "cut")
+
+
 def test_some_wordings_are_never_taught(bags):
     bag = bags.draw(1)
     rng = np.random.default_rng(0)
@@ -149,7 +196,7 @@ def test_a_folder_without_composed_slides_is_told(tmp_path):
 
 CONFIG = {
     "start": "unused",
-    "bags": {"seed": 1, "rows": [12, 14], "columns": [12, 14], "val": 2},
+    "bags": {"seed": 1, "rows": [12, 14], "columns": [12, 14], "val": 2, "regions": [], "other": []},
     "tissues": {"seed": 3, "steps": 2, "bags": 1, "learning_rate": 1e-3, "noise": 0.1},
     "reading": {
         "expert": {"rank": 2, "alpha": 4, "targets": r".*language_model.*\.(q_proj|v_proj)"},
