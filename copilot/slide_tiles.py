@@ -22,7 +22,7 @@ from slidekick.data.files import cache_dir, check_writable, content_key, write_a
 from slidekick.data.slide import Region, Slide
 from slidekick.data.tiles import TileGrid, read_tiles, tile_grid
 from slidekick.data.tissue import TissueMask, tissue_mask
-from slidekick.grounding.runtime import openvino_package, write_graph
+from slidekick.grounding.runtime import LATENCY, openvino_package, write_graph
 
 TILE_UM = 112.0  # side of a tile
 LEAST_TISSUE = 0.3  # share of a tile
@@ -149,7 +149,7 @@ class TileTower:
             check_writable(file.parent)
             example = torch.zeros(2, IMAGE_SIDE, IMAGE_SIDE, 3, dtype=torch.uint8)
             write_graph(_graph(self.model), (example,), [[-1, IMAGE_SIDE, IMAGE_SIDE, 3]], file)
-        ready = openvino.Core().compile_model(file, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        ready = openvino.Core().compile_model(file, "CPU", LATENCY)
 
         def run(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             result = ready([np.ascontiguousarray(tiles)])

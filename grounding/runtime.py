@@ -20,6 +20,8 @@ from slidekick.data.files import cache_dir, check_writable
 from slidekick.grounding.sizes import SegmentorConfig
 
 GRAPHS = 3  # version of the graphs; a change of `_graphs` raises it
+# OpenVINO pins threads by default, those of every process to the same cores: two workers then share one.
+LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
 
 
 class Maps(NamedTuple):
@@ -102,7 +104,7 @@ class CompiledNetwork:
         if not all((folder / f"{name}.xml").is_file() for name in names):
             _make(folder, build())
         core = openvino.Core()
-        settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1}
+        settings = {**LATENCY, "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1}
         self._read: dict[str, Callable[[], object]] = {
             name: lambda name=name: core.compile_model(folder / f"{name}.xml", "CPU", settings) for name in names
         }

@@ -6,6 +6,7 @@ JOB is a JSON file that slides.py writes; what a task reads from it stands in it
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tempfile
 import time
@@ -107,7 +108,7 @@ def read_memory(job: dict) -> dict:
 
 
 def segment(job: dict) -> dict:
-    """Seconds and peak memory of `segment_slide`. job: slide, workers, began.
+    """Seconds and peak memory of `segment_slide`. job: slide, workers, began, and cores (all where it does not say).
 
     start_s: from `began` (the epoch's seconds) until the first tile is looked at; tiles_s: until the last; rest_s:
     joining and writing.
@@ -115,6 +116,8 @@ def segment(job: dict) -> dict:
     from slidekick.data.slide import open_slide
     from slidekick.grounding import Segmentor, segment_slide
 
+    if "cores" in job and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: job["cores"]])
     at: list[float] = []
 
     def progress(what: str, done: int, total: int) -> None:

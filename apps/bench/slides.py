@@ -262,19 +262,19 @@ def plot(path: Path, numbers: Sequence[int], spent: Sequence[float]) -> None:
 
 
 def workers(bench: Bench) -> None:
-    """`segment` of a slide by one worker and by two, in turns; start-up is told apart."""
+    """`segment` of a slide by one worker and by two, a core each, in turns; start-up is told apart."""
     slide = str(bench.slide(SIDE, LOOKED_BLOCKS))
     runs: dict[int, list[dict]] = {1: [], WORKERS: []}
     for _ in range(2):
         for number, measured in runs.items():
-            measured.append(bench.ours("segment", slide=slide, workers=number))
+            measured.append(bench.ours("segment", slide=slide, workers=number, cores=number))
     best = {number: {key: min(run[key] for run in ran) for key in ran[0]} for number, ran in runs.items()}
-    peer = f"{WORKERS} workers"
+    peer = f"{WORKERS} workers, a core each"
     tiles_s, total_s = ((best[1][key], best[WORKERS][key]) for key in ("tiles_s", "total_s"))
-    told = f"segment, looking at {best[1]['tiles']} tiles, 1 worker"
+    told = f"segment, looking at {best[1]['tiles']} tiles, 1 worker on a core"
     bench.rows.append(Row("workers", told, "s", tiles_s[0], peer, tiles_s[1], least=1.8))
     bench.rows.append(
-        Row("workers", "segment, start and drawing included, 1 worker", "s", total_s[0], peer, total_s[1])
+        Row("workers", "segment, start and drawing included, 1 worker on a core", "s", total_s[0], peer, total_s[1])
     )
     bench.facts["workers"] = best
 
