@@ -41,6 +41,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             "(rl/configs/qwen2_5_vl_3b.yaml)",
         ),
         ("experts", "a mixture of LoRA experts on top of mini, such as rl/configs/experts.yaml"),
+        (
+            "grpo",
+            "the generalist by reinforcement: mini's experts (rl/configs/grpo.yaml) or a model of the hub "
+            "(rl/configs/qwen2_5_vl_3b_grpo.yaml)",
+        ),
         ("slides", "the slide encoder on top of mini, and the expert that reads it, such as rl/configs/slides.yaml"),
         ("xlora", "PEFT's X-LoRA over trained experts, the peer of their router, such as rl/configs/xlora.yaml"),
     ):
@@ -80,6 +85,7 @@ def run(args: argparse.Namespace) -> int:
         "segmentor": train_segmentor,
         "sft": train_generalist,
         "experts": partial(train_mixture, add=getattr(args, "add", None)),
+        "grpo": train_by_rewards,
         "slides": train_slide_reader,
         "xlora": partial(train_peer_mixture, experts=getattr(args, "experts", None)),
         "unets": partial(train_peers, minutes=getattr(args, "minutes", None)),
@@ -129,6 +135,19 @@ def train_mixture(config: Path, data: Path, out: Path, resume: bool, add: Path |
     from slidekick.rl.mixture import train_experts
 
     return _logged(train_experts(config, data, out, resume=resume, add=add), out)
+
+
+def train_by_rewards(config: Path, data: Path, out: Path, resume: bool) -> dict:
+    """Train by reinforcement, draw its curves; the adapter's folder, last logged figures, and why a guard stopped it,
+    where one did. InputError as `train_generalist`."""
+    _check_extra()
+    from slidekick.rl.grpo import train_grpo
+
+    folder = train_grpo(config, data, out, resume=resume)
+    from slidekick.rl.grpo_curves import draw
+
+    draw(json.loads((out / "log.json").read_text()), out / "curves.png")
+    return _logged(folder, out)
 
 
 def train_slide_reader(config: Path, data: Path, out: Path, resume: bool) -> dict:

@@ -1,0 +1,281 @@
+"""Reinforcement fine-tuning from a YAML: mini's experts learn from what their answers earn (GRPO, arXiv 2402.03300).
+
+mini's tower, connector and LoRA stay as they are; pictures' tower maps are made once. Rewards are the task families'
+(`rl/tasks/`). Other models are trained by `grpo_hub.py`, on many devices by `accelerate launch -m slidekick.rl.grpo`.
+What is in a configuration: docs/reinforcement.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from slidekick.copilot.experts import EXPERTS, Experts, load_experts
+from slidekick.copilot.mini import SLIDES, TOWER, load_mini
+from slidekick.data.allocation import freed_memory_kept
+from slidekick.data.configuration import read_yaml
+from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.files import write_atomic
+from slidekick.rl.episodes import Player
+from slidekick.rl.grpo_trainer import TaskTrainer
+from slidekick.rl.guards import GuardCallback, Guards
+from slidekick.rl.instructions.material import Material, gather
+from slidekick.rl.sft import ADAPTER, BASE, CHECKPOINTS, cached_maps
+from slidekick.rl.tasks import GENERIC, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
+
+SECTIONS = {
+    "experts": dict, "rows": dict, "rewards": str, "rollouts": dict, "curriculum": dict, "guards": dict, "grpo": dict,
+}  # fmt: skip
+HUB_SECTIONS = {"base": dict, "rows": dict, "rewards": str, "lora": dict, "guards": dict, "grpo": dict}
+SLIDE_TASKS = ("slide_classification", "slide_vqa")  # their pictures are bags of tiles, which no rollout here shows
+
+
+def load_config(path: Path) -> dict:
+    """The YAML as a dict; InputError where it is missing, broken, or lacks a section."""
+    config = read_yaml(path)
+    hub = isinstance(config, dict) and "base" in config
+    example = "rl/configs/qwen2_5_vl_3b_grpo.yaml" if hub else "rl/configs/grpo.yaml"
+    for section, kind in (HUB_SECTIONS if hub else SECTIONS).items():
+        if not isinstance(config, dict) or section not in config:
+            raise InputError(f"{path}: section {section!r} is missing; see {example}")
+        if not isinstance(config[section], kind):
+            raise InputError(
+                f"{path}: section {section!r} is no {'mapping' if kind is dict else 'text'}; see {example}"
+            )
+    if config["rewards"] not in ("tasks", "generic"):
+        raise InputError(f"{path}: rewards is {config['rewards']!r}; give tasks or generic")
+    tasks = config["rows"].get("tasks") or {}
+    if slides := [name for name in SLIDE_TASKS if name in tasks]:
+        raise InputError(f"{path}: rows.tasks: {slides[0]} shows slides, which are not rolled out here; leave it out")
+    return config
+
+
+def train_grpo(config_path: Path, data: Path, out: Path, resume: bool = False) -> Path:
+    """Train on questions about the train split of `data`; returns the folder that `Copilot.from_pretrained` takes.
+
+    A run that a guard stops ends with the last good checkpoint, and tells why in log.json and on stderr. Raises
+    InputError for a configuration or data folder that cannot be used.
+    """
+    config = load_config(config_path)
+    rows, material = read_rows(config["rows"], config_path, data)
+    out.mkdir(parents=True, exist_ok=True)
+    if not resume:
+        shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
+    if "base" in config:
+        from slidekick.rl.grpo_hub import train_hub
+
+        return train_hub(config, config_path, rows, out, resume)
+    trainer, guards = make_trainer(config, config_path, rows, material, out)
+    with freed_memory_kept():
+        trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+    history = list(trainer.state.log_history)
+    if guards.reason:
+        kept = guards.last_good(out / CHECKPOINTS)
+        if kept is not None:
+            trainer.restore(kept)
+        else:
+            with torch.no_grad():
+                for one, copy in zip(trainer.reference.parameters, trainer.reference.copies, strict=True):
+                    one.copy_(copy)
+        history.append(guards.told(kept))
+        print(f"slidekick: {history[-1]['stopped']}", file=sys.stderr)
+    write_atomic(out / "log.json", json.dumps(history, indent=1))
+    return save(trainer.experts, Path(config["start"]), out / ADAPTER)
+
+
+def read_rows(plan: Mapping, where: Path, data: Path) -> tuple[list[Row], Material]:
+    """The section `rows` over a data folder. Raises InputError that names the file and the key."""
+    for key, least in (("count", 1), ("seed", 0)):
+        if type(plan.get(key)) is not int or plan[key] < least:
+            raise InputError(f"{where}: rows.{key} is {plan.get(key)!r}, not a whole number >= {least}")
+    if not isinstance(plan.get("tasks"), Mapping):
+        raise InputError(f"{where}: rows.tasks is no mapping of families to shares; see rl/configs/grpo.yaml")
+    material = gather(data, tuple(plan.get("held_back") or ()))
+    try:
+        return rl_rows(material, plan["tasks"], plan["count"], plan["seed"]), material
+    except InputError as error:
+        raise InputError(f"{where}: rows: {error}") from error
+
+
+def rewards_of(kind: str, rows: Sequence[Row]) -> tuple[dict[str, Task], list]:
+    """What rewards each task among the rows, and the same as trl's functions. kind: "tasks" or "generic"."""
+    names = sorted({row.task for row in rows})
+    if kind == "generic":
+        return dict.fromkeys(names, GENERIC), [generic_reward()]
+    return {name: TASKS[name] for name in names}, reward_functions([TASKS[name] for name in names])
+
+
+def make_trainer(
+    config: dict, where: Path, rows: Sequence[Row], material: Material, out: Path
+) -> tuple[TaskTrainer, GuardCallback]:
+    """A trainer over mini's experts, and its guards, ready to train."""
+    from datasets import Dataset
+
+    start = Path(config.get("start", ""))
+    if not (start / TOWER).is_file() or not (start / EXPERTS).is_dir():
+        raise InputError(f"{where}: start is {str(start)!r}, no folder of mini with experts; see rl/configs/grpo.yaml")
+    for section, keys in (("rollouts", ("budget", "calls")), ("curriculum", ("floor", "again"))):
+        check_keys(config[section], section, keys, where)
+    arguments = grpo_arguments(config["grpo"], where, out)
+    most = arguments.generation_batch_size // arguments.num_generations * (config["curriculum"]["again"] + 1)
+    if len(rows) < most:
+        raise InputError(f"{where}: rows.count is {len(rows)}; a step may ask {most} questions, give as many at least")
+    guards = GuardCallback(Guards.read(config["guards"], where))
+    model, processor = load_mini(start)
+    experts = load_experts(model, start / EXPERTS)
+    model.requires_grad_(False)
+    taught(experts, config["experts"], where)
+    if config["experts"].get("router"):
+        model.add_module("slidekick_router", experts.router)  # so that the trainer's optimizer finds it
+    player = Player(
+        model, processor, experts, load_segmentor(), pictures_of(model, rows, material, out), **config["rollouts"]
+    )
+    tasks, functions = rewards_of(config["rewards"], rows)
+    trainer = TaskTrainer(
+        model=model,
+        args=arguments,
+        reward_funcs=functions,
+        # Placeholders: which questions are asked hangs on how earlier ones went.
+        train_dataset=Dataset.from_dict({"prompt": [""] * arguments.generation_batch_size}),
+        processing_class=processor,
+        callbacks=[guards],
+        rows=rows,
+        rewards=tasks,
+        player=player,
+        experts=experts,
+        kl=float(config["grpo"].get("beta", 0.0)),
+        **config["curriculum"],
+    )
+    return trainer, guards
+
+
+def check_keys(section: Mapping, name: str, keys: Sequence[str], where: Path) -> None:
+    """Raises InputError where a section has other keys, or a value that is no number from 0 on."""
+    if odd := sorted(set(section) ^ set(keys)):
+        raise InputError(f"{where}: {name} has the keys {', '.join(keys)}; {odd[0]!r} is missing or too many")
+    for key, value in section.items():
+        whole = key != "floor"
+        right = type(value) is int if whole else isinstance(value, int | float) and not isinstance(value, bool)
+        if not right or value < (key == "budget"):
+            raise InputError(f"{where}: {name}.{key} is {value!r}; give a {'whole ' * whole}number from 0 on")
+
+
+def load_segmentor():
+    """The segmentor whose masks are rewarded: the one shipped."""
+    from slidekick.grounding import Segmentor
+
+    return Segmentor.from_pretrained()
+
+
+def pictures_of(model, rows: Sequence[Row], material: Material, out: Path):
+    """row -> image tokens (36, D) of its picture, None without one; tower maps are made once, in `out`."""
+    shown = {row.images[0] for row in rows if row.images}
+    items = {item.image: item for item in material.items if item.image in shown}
+    maps = cached_maps(model, list(items.values()), 1, out / "maps.npy") if items else None
+
+    def picture(row: Row) -> torch.Tensor | None:
+        if not row.images:
+            return None
+        one = torch.from_numpy(maps.array[maps.row(row.images[0], 0)].astype(np.float32))
+        with torch.no_grad():
+            return model.model.multi_modal_projector(one[None])[0]
+
+    return picture
+
+
+def taught(experts: Experts, plan: Mapping, where: Path) -> None:
+    """From now on only what `plan` names learns: experts `train` ("all" or names), and the router where `router`.
+
+    Raises InputError for a name that is none.
+    """
+    wanted = plan.get("train", "all")
+    names = experts.plan.names if wanted == "all" else tuple(wanted or ())
+    for name in names:
+        if name not in experts.plan.names:
+            raise InputError(f"{where}: experts.train: no expert {name!r}; there are {', '.join(experts.plan.names)}")
+    if not names and not plan.get("router"):
+        raise InputError(f"{where}: experts: nothing learns; name experts or let the router learn")
+    routing = {id(one) for one in experts.router.parameters()}
+    for one in experts.router.parameters():
+        one.requires_grad_(bool(plan.get("router")))
+    matrices = [one for one in experts.trainable() if id(one) not in routing]  # down, up, in turn
+    speaks = torch.tensor([name in names for name in experts.plan.everyone]).repeat_interleave(experts.plan.rank)
+    for index, matrix in enumerate(matrices):
+        matrix.requires_grad_(bool(names))
+        if names and not speaks.all():
+            kept = speaks[None] if index % 2 else speaks[:, None]
+            matrix.register_hook(lambda gradient, kept=kept: gradient * kept)
+
+
+def grpo_arguments(plan: Mapping, where: Path, out: Path):
+    """trl's GRPOConfig of the section `grpo` for cached pictures. Raises InputError for keys that it does not have."""
+    from trl import GRPOConfig
+
+    check_reporters(plan, where)
+    ours = {
+        "output_dir": str(out / CHECKPOINTS), "beta": 0.0, "scale_rewards": "none", "num_iterations": 1,
+        "use_cpu": True,  # the trees of rollouts.py are built for it, and mini is small
+    }  # fmt: skip
+    usual = {
+        "report_to": "none", "bf16": False, "activation_checkpointing": False, "remove_unused_columns": False,
+        "temperature": 1.0,
+    }  # fmt: skip
+    try:
+        made = GRPOConfig(**usual | dict(plan) | ours)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: grpo: {str(error).splitlines()[0][:300]}") from error
+    if made.per_device_train_batch_size % made.num_generations:
+        raise InputError(
+            f"{where}: grpo.per_device_train_batch_size is {made.per_device_train_batch_size}, not a multiple of "
+            f"num_generations ({made.num_generations}); answers to one question are weighed together"
+        )
+    if made.temperature != 1.0:
+        raise InputError(f"{where}: grpo.temperature is {made.temperature}; rollouts are drawn at 1.0, leave it out")
+    return made
+
+
+def check_reporters(plan: Mapping, where: Path) -> None:
+    """Raises InputError where TensorBoard is asked for and not there."""
+    if "tensorboard" in str(plan.get("report_to", "")) and find_spec("tensorboard") is None:
+        raise InputError(f"{where}: grpo.report_to: tensorboard is not installed; pip install 'slidekick[train]'")
+
+
+def save(experts: Experts, start: Path, folder: Path) -> Path:
+    """The adapter in `start` with these experts in place of its own."""
+    for file in ("adapter_config.json", "adapter_model.safetensors", TOWER):
+        write_atomic(folder / file, (start / file).read_bytes())
+    if (start / SLIDES).is_dir():
+        shutil.copytree(start / SLIDES, folder / SLIDES, dirs_exist_ok=True)
+    experts.save(folder / EXPERTS, BASE)
+    return folder
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`slidekick train grpo` for launchers, which start a module in each process; 2 for what a user can mend."""
+    parser = argparse.ArgumentParser(prog="slidekick.rl.grpo", description="Train as `slidekick train grpo` does.")
+    for name in ("--config", "--data", "--out"):
+        parser.add_argument(name, required=True, type=Path)
+    parser.add_argument("--resume", action="store_true")
+    args = parser.parse_args(arguments)
+    first = os.environ.get("RANK", "0") == "0"
+    try:
+        if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
+            raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
+        train_grpo(args.config, args.data, args.out, args.resume)
+    except SlidekickError as error:
+        print(f"slidekick: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

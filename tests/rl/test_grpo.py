@@ -1,0 +1,300 @@
+"""Reinforcement of mini's experts in small: what learns, what is masked, how groups are chosen, resuming, guards."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from transformers import LogitsProcessor
+
+import slidekick.rl.grpo
+from slidekick.copilot.answer import Step
+from slidekick.copilot.engine import TorchEngine
+from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
+from slidekick.copilot.messages import step_messages
+from slidekick.copilot.tools import tool_schemas
+from slidekick.data.errors import InputError
+from slidekick.grounding.finding import Finding
+from slidekick.rl.curriculum import Curriculum, Spread, advantages, varied
+from slidekick.rl.episodes import Episode
+from slidekick.rl.grpo import train_grpo
+from slidekick.rl.grpo_curves import draw
+from slidekick.rl.tasks import Rollout, Task, reward_functions
+
+CONFIG = {
+    "experts": {"train": ["first"], "router": False},
+    "rows": {"count": 24, "seed": 3, "tasks": {"classification": 0.6, "closed_vqa": 0.4}},
+    "rewards": "tasks",
+    "rollouts": {"budget": 5, "calls": 1},
+    "curriculum": {"floor": 0.2, "again": 1},
+    "guards": {},
+    "grpo": {
+        "max_steps": 2, "num_generations": 3, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2,
+        "max_completion_length": 40, "learning_rate": 0.05, "beta": 0.05, "loss_type": "dr_grpo", "logging_steps": 1,
+        "save_steps": 1, "disable_tqdm": True, "seed": 3,
+    },
+}  # fmt: skip
+LONG = {
+    name: Task(name, None, lambda rollout, truth: rollout.text, lambda said, *_: {"score": len(said) % 6 / 5})
+    for name in ("classification", "closed_vqa")
+}  # a reward that the small model's noise differs in
+
+
+class Drawn:
+    """Finds a square; counts its looks."""
+
+    def __init__(self) -> None:
+        self.looks = 0
+
+    def segment(self, image, concepts, *, mpp=None):
+        self.looks += 1
+        mask = np.zeros(image.shape[:2], bool)
+        mask[:5, :5] = True
+        return [Finding(concept, mask, 0.9, 0.9, prompt=concept) for concept in concepts]
+
+
+@pytest.fixture
+def start(tmp_path, make_model) -> Path:
+    """A folder as `train experts` leaves it beside an adapter."""
+    folder = tmp_path / "start"
+    model = make_model()
+    width = model.get_input_embeddings().embedding_dim
+    plan = ExpertPlan(("first", "second"), 2, 8, r".*language_model.*\.1\..*(q_proj|v_proj|down_proj)", hidden=8)
+    experts = Experts(model, plan, width, width)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for one in experts.trainable():
+            one.normal_(std=0.2)
+    experts.save(folder / "experts", "base")
+    for name in ("adapter_config.json", "adapter_model.safetensors", "tower.safetensors"):
+        (folder / name).write_text(name)
+    return folder
+
+
+@pytest.fixture
+def made(monkeypatch, make_model, processor, labelled, start, tmp_path):
+    """Writes a configuration; `train` runs it, `trainer` only makes what would run it."""
+    monkeypatch.setattr(slidekick.rl.grpo, "load_mini", lambda folder: (make_model(), processor))
+    monkeypatch.setattr(slidekick.rl.grpo, "load_segmentor", Drawn)
+    monkeypatch.setattr(slidekick.rl.grpo, "rewards_of", lambda *_: (LONG, reward_functions(list(LONG.values()))))
+
+    class Made:
+        def config(self, **changes) -> Path:
+            config = {key: {**value, **changes.get(key, {})} if isinstance(value, dict) else value
+                      for key, value in CONFIG.items()}  # fmt: skip
+            path = tmp_path / "run.yaml"
+            path.write_text(yaml.safe_dump({"start": str(start), **config}))
+            return path
+
+        def train(self, name: str, resume: bool = False, **changes) -> Path:
+            return train_grpo(self.config(**changes), labelled, tmp_path / name, resume)
+
+        def trainer(self, **changes):
+            path = self.config(**changes)
+            config = slidekick.rl.grpo.load_config(path)
+            rows, material = slidekick.rl.grpo.read_rows(config["rows"], path, labelled)
+            (tmp_path / "made").mkdir(exist_ok=True)
+            return slidekick.rl.grpo.make_trainer(config, path, rows, material, tmp_path / "made")[0]
+
+    return Made()
+
+
+def log_of(folder: Path) -> list[dict]:
+    return json.loads((folder.parent / "log.json").read_text())
+
+
+def test_a_run_teaches_the_expert_named_and_goes_on_to_the_same_bytes(made, make_model, start, tmp_path):
+    folder = made.train("whole")
+    steps = [entry for entry in log_of(folder) if "reward/all" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2]
+    assert all(abs(entry["sampling/ratio"] - 1) < 1e-3 for entry in steps)
+    assert steps[0]["kl"] == pytest.approx(0, abs=1e-5)
+    assert steps[1]["kl"] > 1e-6  # the reference stayed behind
+    before, after = (load_experts(make_model(), one / "experts") for one in (start, folder))
+    for key, value in before.expert_state("second").items():
+        assert torch.equal(value, after.expert_state("second")[key]), key
+    assert any(not torch.equal(v, after.expert_state("first")[k]) for k, v in before.expert_state("first").items())
+    for key, value in before.router.state_dict().items():
+        assert torch.equal(value, after.router.state_dict()[key]), key
+    shutil.copytree(tmp_path / "whole" / "checkpoints" / "checkpoint-1", tmp_path / "cut/checkpoints/checkpoint-1")
+    resumed = made.train("cut", resume=True)
+    files = sorted(one.relative_to(folder) for one in folder.rglob("*") if one.is_file())
+    assert len(files) == 9
+    for file in files:
+        assert (folder / file).read_bytes() == (resumed / file).read_bytes(), file
+    draw(log_of(folder), tmp_path / "curves.png")
+    assert Image.open(tmp_path / "curves.png").size[0] > 1000
+
+
+def test_a_guard_ends_a_run_with_what_was_good(made, start, capsys):
+    folder = made.train("stopped", guards={"window": 1, "warmup": 0, "truncated": 1, "parsed": 2.0})
+    (told,) = [entry for entry in log_of(folder) if "stopped" in entry]
+    assert told["step"] == 1
+    assert "can be read, less than 200%; nothing was learnt" in told["stopped"]
+    assert told["stopped"] in capsys.readouterr().err
+    for name in ("first", "second"):
+        file = Path("experts") / name / "adapter_model.safetensors"
+        assert (folder / file).read_bytes() == (start / file).read_bytes()
+
+
+class Forced(LogitsProcessor):
+    """Admits one text."""
+
+    def __init__(self, ids) -> None:
+        self.ids = ids
+
+    def __call__(self, input_ids, scores):
+        kept = torch.full_like(scores, float("-inf"))
+        kept[:, self.ids[input_ids.shape[1]]] = 0.0
+        return kept
+
+
+@pytest.fixture
+def calling(made, monkeypatch):
+    """A trainer whose model first calls a tool and then says "ok", whatever it is asked."""
+    trainer = made.trainer(rollouts={"budget": 200})
+    tokenizer = trainer.player.tokenizer
+    call = '<tool_call>\n{"name": "segment", "arguments": {"concept": "nucleus"}}\n</tool_call>'
+    texts = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in (call, "ok")]
+    monkeypatch.setattr(
+        trainer.player.grammar, "processor", lambda calls=True, words=(): Forced(texts[0] if calls else texts[1])
+    )
+    return trainer
+
+
+def test_a_call_runs_once_and_the_prompts_are_those_of_inference(calling, processor):
+    player, row = calling.player, next(row for row in calling.rows if row.images)
+    prompt = player.prompt(row)
+    (episodes,) = player.play([prompt], 3, torch.Generator().manual_seed(0))
+    assert player.segmentor.looks == 1
+    engine = TorchEngine(player.model, processor, experts=player.experts)
+    pixels = np.array(Image.open(row.images[0]).convert("RGB"))
+    assert engine.encode(row.messages, pixels, tool_schemas())["input_ids"][0].tolist() == prompt.ids
+    for episode in episodes:
+        (step,) = episode.steps
+        assert step.mask.sum() == 25
+        asked = step_messages(Step("t1", step.name, step.arguments, step.result, 0.0))
+        second = engine.encode([*row.messages, *asked], pixels, tool_schemas())["input_ids"][0].tolist()
+        said = [*prompt.ids, *episode.ids]
+        assert said[: len(second)] == second
+        heard = [token for token, own in zip(episode.ids, episode.own, strict=True) if not own]
+        assert '"found": true' in player.tokenizer.decode(heard)
+        assert not player.tokenizer.decode(heard).count("nucleus")
+        assert episode.rollout == Rollout("ok", (step,))
+        assert len(episode.admitted) == sum(episode.own) < len(episode.own) == len(episode.logs)
+    gates = player.gates([prompt])[0].tolist()
+    assert engine.gates(row.messages, pixels, tool_schemas()) == pytest.approx(
+        dict(zip(("first", "second"), gates, strict=True)), abs=1e-4
+    )
+
+
+def test_tools_text_is_told_to_trl_as_not_the_models_own(calling):
+    calling.groups = calling.collect(2)
+    told = calling.told()
+    assert len(told["env_mask"]) == 6
+    for ids, own, logs in zip(told["completion_ids"], told["env_mask"], told["logprobs"], strict=True):
+        assert len(ids) == len(own) == len(logs)
+        assert 0 in own
+        assert own[-1] == 1
+
+
+def answered(*texts: str) -> list[Episode]:
+    return [Episode([10, 11, 2], [1, 1, 1], [], [0.0] * 3, Rollout(text)) for text in texts]
+
+
+def test_groups_that_teach_nothing_are_asked_again_and_counted(made, monkeypatch):
+    trainer = made.trainer(curriculum={"again": 2})
+    flat, other = answered("aa", "aa", "aa"), answered("aa", "aaa", "aa")
+    rounds = [[flat, other], [flat], [flat]]
+    asked = []
+
+    def play(prompts, number, generator):
+        asked.append([prompt.row for prompt in prompts])
+        return rounds[len(asked) - 1]
+
+    monkeypatch.setattr(trainer.player, "play", play)
+    groups = trainer.collect(2)
+    assert [len(rows) for rows in asked] == [2, 1, 1]
+    rows = [row for some in asked for row in some]
+    assert len({id(row) for row in rows}) == 4  # no question twice in a step
+    assert sorted(varied(one.values) for one in groups) == [False, True]  # filled up when the limit is reached
+    metrics = trainer._metrics["train"]
+    assert metrics["groups/asked"] == [4]
+    assert metrics["groups/flat"] == [0.75]
+    assert metrics["distinct"] == [pytest.approx(1 / 3)]  # of ids, which are all alike here
+
+
+rewards = st.lists(st.floats(0, 1), min_size=4, max_size=4)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), rewards), min_size=1, max_size=8))
+def test_advantages_are_centred_in_the_group_and_scaled_by_the_task(groups):
+    spread = Spread()
+    for task, values in groups:
+        spread.note(task, values)
+    tasks, values = [task for task, _ in groups], np.array([values for _, values in groups])
+    found = advantages(values, tasks, spread)
+    np.testing.assert_allclose(found.sum(1), 0, atol=1e-9)
+    for row, task in enumerate(tasks):
+        np.testing.assert_allclose(found[row] * spread.of(task), values[row] - values[row].mean(), atol=1e-12)
+        assert spread.least <= spread.of(task) <= 0.5 + 1e-9
+
+
+def test_a_task_of_small_differences_is_scaled_up_beside_one_of_large():
+    spread = Spread(least=0.01)
+    for _ in range(50):
+        spread.note("small", [0.50, 0.54])
+        spread.note("large", [0.0, 1.0])
+    assert spread.of("small") == pytest.approx(0.02, rel=1e-3)
+    assert spread.of("large") == pytest.approx(0.5, rel=1e-3)
+    found = advantages(np.array([[0.50, 0.54], [0.0, 1.0]]), ["small", "large"], spread)
+    np.testing.assert_allclose(np.abs(found), 1, rtol=1e-3)
+    again = Spread(least=0.01)
+    again.restore(json.loads(json.dumps(spread.state())))
+    assert again.of("small") == spread.of("small")
+
+
+def test_what_succeeds_half_of_the_time_is_asked_most():
+    kinds = [("a", "easy"), ("a", "half"), ("a", "hard")] * 40
+    curriculum = Curriculum(kinds, floor=0.1)
+    for _ in range(20):
+        for row, reward in ((0, 1.0), (1, 0.5), (2, 0.0)):
+            curriculum.note(row, [reward] * 4)
+    rng = np.random.default_rng(0)
+    drawn = [kinds[curriculum.draw(rng)][1] for _ in range(60)]
+    assert drawn.count("half") > 3 * max(drawn.count("easy"), drawn.count("hard"))
+    assert {"easy", "hard"} <= set(drawn)
+    again = Curriculum(kinds, floor=0.1)
+    again.restore(json.loads(json.dumps(curriculum.state())))
+    one, other = (c.draw(np.random.default_rng(5)) for c in (curriculum, again))
+    assert one == other
+    with pytest.raises(InputError, match="of other questions"):
+        Curriculum(kinds[:3]).restore(curriculum.state())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"experts": {"train": ["blood"]}}, "no expert 'blood'"),
+        ({"experts": {"train": []}}, "nothing learns"),
+        ({"grpo": {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 3}}, "not a multiple of"),
+        ({"grpo": {"temperature": 0.7}}, "temperature is 0.7"),
+        ({"grpo": {"no_such_key": 1}}, "no_such_key"),
+        ({"rows": {"count": 0}}, "rows.count is 0"),
+        ({"rows": {"count": 3}}, "a step may ask 4 questions"),
+        ({"rollouts": {"calls": -1}}, "rollouts.calls is -1"),
+        ({"rollouts": {"again": 1}}, "'again' is missing or too many"),
+        ({"curriculum": {"floor": "low"}}, "curriculum.floor is 'low'"),
+        ({"rows": {"tasks": {"poetry": 1}}}, "no task family 'poetry'"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_in_one_line(made, changes, told):
+    with pytest.raises(InputError, match=told) as caught:
+        made.trainer(**changes)
+    assert "\n" not in str(caught.value)
