@@ -194,10 +194,7 @@ class TorchEngine:
     @cached_property
     def end_tokens(self) -> tuple[int, ...]:
         """Ids that end a turn: the generation config's and the tokenizer's."""
-        configured = self.model.generation_config.eos_token_id
-        ids = configured if isinstance(configured, (list, tuple)) else [configured]
-        ids = [*ids, self.processor.tokenizer.eos_token_id]
-        return tuple(dict.fromkeys(token for token in ids if token is not None))
+        return end_tokens(self.model, self.processor.tokenizer)
 
     @contextmanager
     def _speaking(self, messages: Sequence[dict], inputs) -> Iterator[dict[str, float]]:
@@ -293,6 +290,13 @@ class TorchEngine:
     def text_of(self, ids: list[int]) -> str:
         """Token ids as text, special tokens spelt out."""
         return self.processor.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def end_tokens(model, tokenizer) -> tuple[int, ...]:
+    """Ids that end a turn: the generation config's and the tokenizer's, each once."""
+    configured = model.generation_config.eos_token_id
+    ids = configured if isinstance(configured, (list, tuple)) else [configured]
+    return tuple(one for one in dict.fromkeys([*ids, tokenizer.eos_token_id]) if one is not None)
 
 
 class _Probabilities(LogitsProcessor):

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from slidekick.data.slide import Slide
-from slidekick.data.tissue import DARK, TissueMask, optical_density
+from slidekick.data.tissue import DARK, TissueMask, optical_density, roughness
 
 LEAST_DENSITY = 0.5  # of the densest colour of light ink
 BLACK_DENSITY = 1.2  # of the palest colour of black ink
@@ -39,8 +39,7 @@ def pen_share(pen: np.ndarray, tissue: TissueMask) -> float:
 def pen_of(picture: np.ndarray, tissue: np.ndarray) -> np.ndarray:
     """bool (H, W): where a picture uint8 (H, W, 3) of some 8 µm a pixel shows ink. tissue: bool (H, W)."""
     density = optical_density(picture)
-    mean = density.mean(2)
-    rough = np.sqrt(np.maximum(cv2.blur(mean * mean, (5, 5)) - cv2.blur(mean, (5, 5)) ** 2, 0))
+    rough = roughness(density.mean(2), 5)
     kernel = np.ones((WINDOW_PX, WINDOW_PX), np.uint8)
     pen = np.zeros(tissue.shape, bool)
     for ink in _inks(density):

@@ -75,12 +75,12 @@ def _stained(picture: np.ndarray) -> np.ndarray:
 def _web(density: np.ndarray) -> np.ndarray:
     """bool (H, W): what is uneven over a whole window, as fat is, pale as it may be; glass is even."""
     kernel = np.ones((WEB_PX, WEB_PX), np.uint8)
-    uneven = cv2.morphologyEx((_rough(density, WEB_PX) > TEXTURE).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
+    uneven = cv2.morphologyEx((roughness(density, WEB_PX) > TEXTURE).astype(np.uint8), cv2.MORPH_CLOSE, kernel)
     return cv2.erode(uneven, kernel).astype(bool)  # a window reaches beyond what is in it
 
 
-def _rough(density: np.ndarray, side: int) -> np.ndarray:
-    """Standard deviation of density within `side` x `side` pixels."""
+def roughness(density: np.ndarray, side: int) -> np.ndarray:
+    """Standard deviation of density, float32 (H, W), within `side` x `side` pixels."""
     return np.sqrt(np.maximum(cv2.blur(density * density, (side, side)) - cv2.blur(density, (side, side)) ** 2, 0))
 
 
@@ -124,7 +124,7 @@ def _pen(density: np.ndarray, found: np.ndarray) -> np.ndarray:
         (green > PEN_DENSITY) & (blue > 0.75 * green) & (red < 0.3 * green),
     )
     mean = density.mean(2)
-    rough = _rough(mean, 5)
+    rough = roughness(mean, 5)
     pen = np.zeros_like(found)
     for ink in inks:
         smooth = ink & (cv2.blur((ink & (rough < PEN_ROUGH)).astype(np.float32), (9, 9)) > 0.2)

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from slidekick.copilot.answer import Step
+from slidekick.copilot.engine import end_tokens
 from slidekick.copilot.experts import Experts, mean_embedding, question_ids
 from slidekick.copilot.grammar import CallError, TurnGrammar, askable, parse_turn
 from slidekick.copilot.messages import step_messages
@@ -80,9 +81,7 @@ class Player:
         self.model, self.tokenizer, self.experts, self.segmentor = model, processor.tokenizer, experts, segmentor
         self.picture, self.budget, self.calls = picture, budget, calls
         self.image = self.tokenizer.convert_tokens_to_ids(processor.image_token)
-        configured = model.generation_config.eos_token_id
-        ends = [*configured] if isinstance(configured, (list, tuple)) else [configured]
-        self.ends = tuple(one for one in dict.fromkeys([*ends, self.tokenizer.eos_token_id]) if one is not None)
+        self.ends = end_tokens(model, self.tokenizer)
         vocabulary = model.get_output_embeddings().weight.shape[0]
         self.grammar = TurnGrammar(self.tokenizer, tool_schemas(), vocabulary, self.ends)
         self._boxes: dict[object, Toolbox] = {}

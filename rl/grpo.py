@@ -7,9 +7,7 @@ What is in a configuration: docs/reinforcement.md.
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,12 +21,13 @@ from slidekick.copilot.experts import EXPERTS, Experts, load_experts
 from slidekick.copilot.mini import SLIDES, TOWER, load_mini
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
-from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.rl.episodes import Player
 from slidekick.rl.grpo_trainer import TaskTrainer
 from slidekick.rl.guards import GuardCallback, Guards
 from slidekick.rl.instructions.material import Material, gather
+from slidekick.rl.launch import launched
 from slidekick.rl.sft import ADAPTER, BASE, CHECKPOINTS, cached_maps
 from slidekick.rl.tasks import GENERIC, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
 
@@ -261,20 +260,7 @@ def save(experts: Experts, start: Path, folder: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`slidekick train grpo` for launchers, which start a module in each process; 2 for what a user can mend."""
-    parser = argparse.ArgumentParser(prog="slidekick.rl.grpo", description="Train as `slidekick train grpo` does.")
-    for name in ("--config", "--data", "--out"):
-        parser.add_argument(name, required=True, type=Path)
-    parser.add_argument("--resume", action="store_true")
-    args = parser.parse_args(arguments)
-    first = os.environ.get("RANK", "0") == "0"
-    try:
-        if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
-            raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
-        train_grpo(args.config, args.data, args.out, args.resume)
-    except SlidekickError as error:
-        print(f"slidekick: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return launched("grpo", train_grpo, arguments)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ Other models are trained by `sft_hub.py`, on many devices by `accelerate launch 
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import sys
@@ -27,12 +26,13 @@ from slidekick.copilot.mini import TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
-from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.instructions import QUESTIONS, Instruction
 from slidekick.rl.instructions.material import Plan, gather, make_lessons
+from slidekick.rl.launch import launched
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
@@ -347,20 +347,7 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """`slidekick train sft` for launchers, which start a module in each process; 2 for what a user can mend."""
-    parser = argparse.ArgumentParser(prog="slidekick.rl.sft", description="Train as `slidekick train sft` does.")
-    for name in ("--config", "--data", "--out"):
-        parser.add_argument(name, required=True, type=Path)
-    parser.add_argument("--resume", action="store_true")
-    args = parser.parse_args(arguments)
-    first = os.environ.get("RANK", "0") == "0"
-    try:
-        if first and not args.resume and args.out.is_dir() and any(args.out.iterdir()):
-            raise InputError(f"{args.out}: not empty; add --resume to go on with the run in it, or give another folder")
-        train_sft(args.config, args.data, args.out, args.resume)
-    except SlidekickError as error:
-        print(f"slidekick: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return launched("sft", train_sft, arguments)
 
 
 if __name__ == "__main__":
