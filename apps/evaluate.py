@@ -1,9 +1,9 @@
 """`slidekick evaluate WHAT DATA`: figures on held-out items with intervals, as table, JSON, files and a page.
 
-classify, vqa, detect, count, report: the generalist's answers; tools: its tool calls (docs/evaluation.md). grounding:
-the segmentor's masks, objects and "not found". slides: whole slides that `slidekick compose` wrote. compare: two runs
-of the generalist side by side. experts: the same base with no adapter, one LoRA, X-LoRA and the mixture of experts.
-DATA is a folder of sets, a set, or a file.
+classify, vqa, detect, count, report, tasks: the generalist's answers; tools: its tool calls (docs/evaluation.md).
+grounding: the segmentor's masks, objects and "not found". slides: whole slides that `slidekick compose` wrote. compare:
+two runs of the generalist side by side. experts: the same base with no adapter, one LoRA, X-LoRA and the mixture of
+experts. DATA is a folder of sets, a set, or a file.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ GENERALIST = {
     "count": "numbers of objects",
     "report": "reports and captions, word by word",
     "tools": "whether the right tool is called with the right word, and its numbers repeated",
+    "tasks": "the families that are reinforced, each by its own metric, masks and all",
 }
 
 

@@ -124,12 +124,9 @@ class ExpertLinear(nn.Module):
             nn.init.kaiming_uniform_(rows, a=5**0.5)  # as PEFT
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        gates = self._gates[0].now
-        drawn = self.base(x)
-        if gates is None:
+        weights, drawn = self._gates[0].weights(self.plan, x), self.base(x)
+        if weights is None:
             return drawn
-        weights = gates.to(x.dtype).repeat_interleave(self.plan.rank, -1) * self.plan.scaling
-        weights = weights.view(weights.shape[0], *(1 for _ in range(x.ndim - 2)), -1)
         return drawn + F.linear(F.linear(x, self.down) * weights, self.up)
 
 
@@ -137,7 +134,26 @@ class Gates:
     """The weights (B, K) that hold now, or None for the base alone."""
 
     def __init__(self) -> None:
-        self.now: torch.Tensor | None = None
+        self._now: torch.Tensor | None = None
+        self._ready: tuple[object, torch.Tensor] | None = None  # for all layers of a pass, made once
+
+    @property
+    def now(self) -> torch.Tensor | None:
+        return self._now
+
+    @now.setter
+    def now(self, gates: torch.Tensor | None) -> None:
+        self._now, self._ready = gates, None
+
+    def weights(self, plan: ExpertPlan, x: torch.Tensor) -> torch.Tensor | None:
+        """What the experts' rows are multiplied by, (B, 1, …, width) with as many axes as x; None without experts."""
+        if self._now is None:
+            return None
+        key = (x.dtype, x.ndim, torch.is_inference_mode_enabled())
+        if self._ready is None or self._ready[0] != key or self._now.requires_grad:
+            made = self._now.to(x.dtype).repeat_interleave(plan.rank, -1) * plan.scaling
+            self._ready = key, made.view(made.shape[0], *(1 for _ in range(x.ndim - 2)), -1)
+        return self._ready[1]
 
 
 class Experts(nn.Module):

@@ -7,6 +7,7 @@ tool returned stands in the tokens and is marked as not the model's own, so that
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +20,8 @@ from slidekick.copilot.grammar import CallError, TurnGrammar, askable, parse_tur
 from slidekick.copilot.messages import step_messages
 from slidekick.copilot.tools import Toolbox, tool_schemas
 from slidekick.data.slide import read_roi
-from slidekick.rl.rollouts import Beginning, Drawn, Told, sample
+from slidekick.rl.int8 import Int8
+from slidekick.rl.rollouts import Beginning, Drawn, Told, run, sample
 from slidekick.rl.sft import IMAGE_TOKENS
 from slidekick.rl.tasks import Rollout, Row, ToolStep
 
@@ -85,6 +87,26 @@ class Player:
         vocabulary = model.get_output_embeddings().weight.shape[0]
         self.grammar = TurnGrammar(self.tokenizer, tool_schemas(), vocabulary, self.ends)
         self._boxes: dict[object, Toolbox] = {}
+        self._int8: Int8 | None = None
+
+    def quantize(self, rows: Sequence[Row]) -> None:
+        """From now on answers are sampled in 8 bits, calibrated on these rows and their right answers."""
+        self._int8 = Int8(self.model, lambda: self._read(rows))
+
+    def quick(self) -> AbstractContextManager[None]:
+        """Within it the model computes as tokens are drawn."""
+        return self._int8.speaking() if self._int8 else nullcontext()
+
+    def _read(self, rows: Sequence[Row]) -> None:
+        for row in rows:
+            answered = [*row.messages, {"role": "assistant", "content": str(row.truth["answer"])}]
+            prompt = self.prompt(row)
+            ids = torch.tensor([[t for one in self._tokens(answered, False) for t in [one] * self._repeats(one)]])
+            causal = torch.ones(ids.shape[1], ids.shape[1], dtype=torch.bool).tril()[None, None]
+            pictures = [] if prompt.picture is None else [prompt.picture]
+            with self.experts.speaking(self.gates([prompt])):
+                states = run(self.model, ids, causal, torch.arange(ids.shape[1])[None], pictures=pictures)
+            self.model.get_output_embeddings()(states)
 
     def prompt(self, row: Row) -> Prompt:
         """The row's question, encoded as `TorchEngine.encode` does it."""
@@ -123,9 +145,8 @@ class Player:
         ]
         for left in range(self.calls, -1, -1):
             keep = self._is_call if left else (lambda turn: False)
-            turns = sample(
-                self.model, self.experts, [one for one, _, _ in starts], self.budget, self.ends, generator, keep
-            )
+            beginnings = [one for one, _, _ in starts]
+            turns = sample(self.model, self.experts, beginnings, self.budget, self.ends, generator, keep, self.quick)
             starts = self._go_on(prompts, starts, turns, left - 1)
             if not starts:
                 break

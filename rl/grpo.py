@@ -29,13 +29,13 @@ from slidekick.rl.guards import GuardCallback, Guards
 from slidekick.rl.instructions.material import Material, gather
 from slidekick.rl.launch import launched
 from slidekick.rl.sft import ADAPTER, BASE, CHECKPOINTS, cached_maps
-from slidekick.rl.tasks import GENERIC, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
+from slidekick.rl.tasks import GENERIC, SLIDE_TASKS, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
 
 SECTIONS = {
     "experts": dict, "rows": dict, "rewards": str, "rollouts": dict, "curriculum": dict, "guards": dict, "grpo": dict,
 }  # fmt: skip
+CALIBRATION = 12  # rows that 8 bits are fitted to
 HUB_SECTIONS = {"base": dict, "rows": dict, "rewards": str, "lora": dict, "guards": dict, "grpo": dict}
-SLIDE_TASKS = ("slide_classification", "slide_vqa")  # their pictures are bags of tiles, which no rollout here shows
 
 
 def load_config(path: Path) -> dict:
@@ -122,7 +122,7 @@ def make_trainer(
     start = Path(config.get("start", ""))
     if not (start / TOWER).is_file() or not (start / EXPERTS).is_dir():
         raise InputError(f"{where}: start is {str(start)!r}, no folder of mini with experts; see rl/configs/grpo.yaml")
-    for section, keys in (("rollouts", ("budget", "calls")), ("curriculum", ("floor", "again"))):
+    for section, keys in (("rollouts", ("budget", "calls", "int8")), ("curriculum", ("floor", "again"))):
         check_keys(config[section], section, keys, where)
     arguments = grpo_arguments(config["grpo"], where, out)
     most = arguments.generation_batch_size // arguments.num_generations * (config["curriculum"]["again"] + 1)
@@ -135,9 +135,10 @@ def make_trainer(
     taught(experts, config["experts"], where)
     if config["experts"].get("router"):
         model.add_module("slidekick_router", experts.router)  # so that the trainer's optimizer finds it
-    player = Player(
-        model, processor, experts, load_segmentor(), pictures_of(model, rows, material, out), **config["rollouts"]
-    )
+    sizes = {key: config["rollouts"][key] for key in ("budget", "calls")}
+    player = Player(model, processor, experts, load_segmentor(), pictures_of(model, rows, material, out), **sizes)
+    if config["rollouts"]["int8"]:
+        player.quantize(rows[:CALIBRATION])
     tasks, functions = rewards_of(config["rewards"], rows)
     trainer = TaskTrainer(
         model=model,
@@ -158,10 +159,14 @@ def make_trainer(
 
 
 def check_keys(section: Mapping, name: str, keys: Sequence[str], where: Path) -> None:
-    """Raises InputError where a section has other keys, or a value that is no number from 0 on."""
+    """Raises InputError where a section has other keys, or a value of another kind."""
     if odd := sorted(set(section) ^ set(keys)):
         raise InputError(f"{where}: {name} has the keys {', '.join(keys)}; {odd[0]!r} is missing or too many")
     for key, value in section.items():
+        if key == "int8":
+            if not isinstance(value, bool):
+                raise InputError(f"{where}: {name}.{key} is {value!r}; give true or false")
+            continue
         whole = key != "floor"
         right = type(value) is int if whole else isinstance(value, int | float) and not isinstance(value, bool)
         if not right or value < (key == "budget"):

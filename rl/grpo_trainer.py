@@ -28,6 +28,7 @@ from slidekick.rl.episodes import Episode, Player, Prompt
 from slidekick.rl.rollouts import Packed, below, first_taught, log_probs, pack
 from slidekick.rl.tasks import Reward, Row, Task
 
+MOST_RATIO = 2.0  # of training's probability over sampling's: beyond, the correction is cut (as trl's with vLLM)
 STATE, RECORD = "experts.safetensors", "record.json"  # of a checkpoint, beside what trainers keep
 
 
@@ -93,6 +94,7 @@ class TaskTrainer(GRPOTrainer):
         self._packs: dict[int, tuple[Packed, torch.Tensor]] = {}
         self._members: list[int] = []
         self._said: torch.Tensor | None = None
+        self._inputs: dict = {}
 
     def _prepare_inputs(self, generation_batch):
         """trl's, without its shuffle: answers to one prompt stay together, since they are weighed together."""
@@ -194,7 +196,8 @@ class TaskTrainer(GRPOTrainer):
 
     def _compute_loss(self, model, inputs):
         self._members = inputs["member"].tolist()
-        loss = super()._compute_loss(model, inputs)
+        self._inputs = dict(inputs)
+        loss = super()._compute_loss(model, self._inputs)
         own = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
         gone = (self._said - inputs["sampling_per_token_logps"])[own]
         self._metrics["train"]["sampling/ratio"].append(float(gone.exp().mean()))
@@ -204,6 +207,10 @@ class TaskTrainer(GRPOTrainer):
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **_):
         logs, entropies = self._weigh(logits_to_keep)
         self._said = logs.detach()
+        # Tokens were drawn from a distribution that is not quite this one: each is weighed by how much likelier it is
+        # here (truncated importance sampling, Ionides 2008).
+        ratio = (self._said - self._inputs["sampling_per_token_logps"]).exp().clamp(max=MOST_RATIO)
+        self._inputs["advantages"] = self._inputs["advantages"][:, None] * ratio
         return logs, entropies, None
 
     def _weigh(self, wide: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -13,7 +13,7 @@ without sliding windows and without positions of several axes (M-RoPE).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -76,11 +76,13 @@ def sample(
     ends: Sequence[int],
     generator: torch.Generator,
     keep: Callable[[Drawn], bool] = lambda drawn: False,
+    quick: Callable[[], AbstractContextManager] = nullcontext,
 ) -> list[list[Drawn]]:
     """`number` turns for each beginning, drawn at temperature 1 under the grammars.
 
     experts: the model's, or None. budget: tokens a turn at most, its end token among them. ends: ids that end a turn.
-    keep: whether a complete turn will be gone on from, so that its keys and values are kept.
+    keep: whether a complete turn will be gone on from, so that its keys and values are kept. quick: within it the model
+    draws token by token (`int8.py`); what was there before is read without it.
     """
     drawn = [[Drawn() for _ in range(one.number)] for one in beginnings]
     for batch in batches(beginnings):
@@ -88,7 +90,9 @@ def sample(
         turns = [drawn[index][first : first + number] for index, first, number in batch]
         speaking = experts.speaking(torch.cat([one.gates for one in some])) if experts else nullcontext()
         with torch.inference_mode(), speaking:
-            _Tree(model, experts, some, turns, ends, keep).grow(budget, generator)
+            tree = _Tree(model, experts, some, turns, ends, keep)
+            with quick():
+                tree.grow(budget, generator)
     return drawn
 
 

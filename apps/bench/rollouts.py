@@ -1,9 +1,10 @@
 """Samples a second of mini's rollouts beside trl's default generation, on the same prompts in the same process.
 
 Ours (`rl/rollouts.py`) runs each prompt once, with its picture's map made before, and draws all its answers as branches
-of one tree; ended ones leave the step. trl's (`GRPOTrainer._generate_single_turn`) repeats prompt and picture for each
-answer and pads to the longest. Model, experts and their weights, prompts, temperature and token budget are the same;
-only ours draws under the tools' grammar. Both write one turn; calls are not run. They take turns, round by round.
+of one tree, in 8 bits; ended ones leave the step. trl's (`GRPOTrainer._generate_single_turn`) repeats prompt and
+picture for each answer and pads to the longest. Model, experts and their weights, prompts, temperature and token budget
+are the same; only ours draws under the tools' grammar. Both write one turn; calls are not run. They take turns, round
+by round.
 Samples are counted by the clock and by processor seconds, which other work on the machine changes less; rewards are
 those of the task families, with their standard error over questions.
 
@@ -103,7 +104,7 @@ def drawn_here(trainer, prompts, answers: int, seed: int):
         for i, p in enumerate(prompts)
     ]
     generator = torch.Generator().manual_seed(seed)
-    drawn = sample(player.model, player.experts, starts, player.budget, player.ends, generator)
+    drawn = sample(player.model, player.experts, starts, player.budget, player.ends, generator, quick=player.quick)
     return [[rollout_of(player, turn.ids) for turn in turns] for turns in drawn], written(drawn)
 
 

@@ -41,6 +41,7 @@ class Ask:
 
     words: as a user would type them. picture: see `Question`; change: a name in `changes.CHANGES`. options: texts to
     weigh as whole turns where the model can. tools: whether a call is carried out; else it is the answer, and no label.
+    masks: whether what the calls drew is kept with them.
     """
 
     words: str
@@ -49,11 +50,13 @@ class Ask:
     options: tuple[str, ...] = ()
     tools: bool = False
     mpp: float | None = None
+    masks: bool = False
 
     def key(self, model: str, tools: str = "") -> str:
         """Names this question to this model with these tools, whatever item it came from."""
         shown = BLANK if self.picture is None or self.change == BLANK else digest(self.picture)
         parts = [KEPT, model, shown, self.change, self.words, self.options, tools if self.tools else None, self.mpp]
+        parts += ["masks"] * self.masks
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def roi(self) -> Roi:
@@ -73,7 +76,8 @@ def ask_of(question: Question, change: str = NONE, words: str | None = None) -> 
     """A question as it is put; for classification its labels are weighed and no tool is run."""
     labelled = question.family == "classify"
     options = question.options if labelled else ()
-    return Ask(words or question.words(), question.picture, change, options, not labelled, question.mpp)
+    masks = question.family == "tasks"
+    return Ask(words or question.words(), question.picture, change, options, not labelled, question.mpp, masks)
 
 
 @lru_cache(maxsize=10_000)
@@ -152,7 +156,8 @@ class Asker:
 
         own_words: what the model wrote; likelihood: probability of that whole turn, None where tools were called and
         their results answered.
-        calls: [{"tool", "argument", "result"}] in their order; empty too where a call was not carried out.
+        calls: [{"tool", "argument", "result"}] in their order, and "rle" where masks are kept; empty too where a call
+        was not carried out.
         replaced: whether what was measured stands in for the model's words.
         logits: log-probability of each option as the whole turn, likeness: its cosine with the picture; None where the
         engine cannot tell. boxes: of what
@@ -213,6 +218,9 @@ class Asker:
             {"tool": step.name, "argument": step.arguments.get("concept"), "result": step.result}
             for step in answer.steps
         ]
+        if ask.masks:
+            drawn = {item.step: item.rle for item in answer.evidence if item.rle is not None}
+            calls = [call | {"rle": drawn.get(step.id)} for call, step in zip(calls, answer.steps, strict=True)]
         return row | {"calls": calls, "replaced": replaced, "supported": _supported(answer.claims)}
 
     def _toolbox(self, ask: Ask, roi: Roi) -> Toolbox:

@@ -92,7 +92,8 @@ def measures_of(rows: Sequence[dict], risk: float = RISK) -> dict[str, Measure]:
     """The measures of the family that the rows belong to; only rows asked as they are count."""
     asked = np.array([i for i, row in enumerate(rows) if row["change"] == NONE], int)
     family = rows[0]["family"] if rows else "classify"
-    of = {"classify": _classify, "vqa": _vqa, "detect": _detect, "count": _count, "report": _report, "tools": _tools}
+    of = {"classify": _classify, "vqa": _vqa, "detect": _detect, "count": _count, "report": _report}
+    of |= {"tools": _tools, "tasks": _tasks}
     return of[family](rows, asked, risk)
 
 
@@ -297,6 +298,29 @@ def _tools(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Me
     found["all_right"] = _mean(asked, _column(rows, "right"))
     found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
     return {name: replace(measure, within_sets=False) for name, measure in found.items() if len(measure.rows)}
+
+
+def _tasks(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Measure]:
+    """Each family's metric, rare classes weighed up; beside it its exact answers, what was read, and its calls."""
+    score, weight = _column(rows, "score"), _column(rows, "weight")
+    task = np.array([row["task"] for row in rows])
+    families = [asked[task[asked] == name] for name in sorted(set(task[asked]))]
+    read = np.array([row["said"] is not None for row in rows], float)
+    calling = np.array([bool(row["calls"]) for row in rows], float)
+
+    def weighed(index: np.ndarray) -> float:
+        return float(np.average(score[index], weights=weight[index])) if len(index) else math.nan
+
+    def over_families(index: np.ndarray) -> float:
+        each = [weighed(index[task[index] == name]) for name in np.unique(task[index])]
+        return float(np.mean(each)) if each else math.nan
+
+    found = {"mean": Measure(asked, over_families), "parsed": _mean(asked, read), "calls": _mean(asked, calling)}
+    for mine in families:
+        name = task[mine[0]]
+        found[name] = Measure(mine, weighed)
+        found |= {f"parsed.{name}": _mean(mine, read), f"calls.{name}": _mean(mine, calling)}
+    return {name: replace(measure, within_sets=False) for name, measure in found.items()}
 
 
 # ---- consistency

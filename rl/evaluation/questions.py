@@ -1,8 +1,8 @@
 """What is asked in an evaluation, and what is right: one `Question` for each labelled thing, made from items.
 
 A family says what is measured: classify (the label of a picture), vqa (questions that came with the data), detect
-(boxes), count, report, tools (whether tools are used as they should be: `tool_questions`). A kind says how an answer is
-read (`slidekick.rl.parsing`). Nothing is asked or scored here.
+(boxes), count, report, tools (whether tools are used as they should be: `tool_questions`), tasks (what is reinforced:
+`task_questions`). A kind says how an answer is read (`slidekick.rl.parsing`). Nothing is asked or scored here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from slidekick.data.items import Item
 from slidekick.rl.instructions import QUESTIONS, other_wordings
 from slidekick.rl.parsing import GRID, LETTERS, choice, number, plain
 
-FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools")
+FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools", "tasks")
 PARTLY_MARKED = ("brecahad_nuclei",)  # sets that mark some of their cells only: their counts are no truth
 NO_NAME = re.compile(r"\b(?:other|uncategorised|not given|miscellaneous|unknown)\b", re.IGNORECASE)
 REPORT = "Write the diagnosis of a pathology report on this picture."
@@ -237,6 +237,7 @@ def need(questions: list[Question], place: object, family: str) -> list[Question
         "count": "pictures with instances, boxes or points",
         "report": "lines with report, caption or text",
         "tools": "pictures of tissue",
+        "tasks": "labelled pictures, or masks or points of known concepts",
     }
     if not questions:
         raise InputError(f"{place}: nothing to ask for {family}, which needs {wants[family]}; see --split and --set")

@@ -38,6 +38,7 @@ TASKS: dict[str, Task] = {
         report,
     )
 }  # fmt: skip
+SLIDE_TASKS = ("slide_classification", "slide_vqa")  # their pictures are bags of tiles
 
 
 def rl_rows(material: Material, tasks: Sequence[str] | Mapping[str, float], count: int, seed: int) -> list[Row]:
