@@ -30,7 +30,7 @@ from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Sh
 from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
-from slidekick.copilot.tools import Toolbox, tool_schemas
+from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi, Slide
 from slidekick.grounding.finding import Finding
@@ -111,7 +111,7 @@ class Copilot:
                 shown,
                 history=0,
                 experts=experts,
-                copies=True,
+                copies=known_words(segmentor),
                 reads_slides=slides,
                 most_pictures=1 if kin else MOST_PICTURES,  # what is trained on mini's base sees one, seldom two
             )

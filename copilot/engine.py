@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -77,11 +77,12 @@ class Engine(Protocol):
 class TorchEngine:
     """Any image-text-to-text model of transformers, decoded greedily under the grammar, one turn at a time.
 
-    model, processor: as the Auto classes give them; the processor has a chat template. A model whose
-    tokenizer has no fast form is refused with InputError, since calls could then not be decoded under the
-    grammar. experts: those put into the model, weighed anew for each turn's picture and question. copies: whether a
-    call's word must stand in what was asked, which keeps small models from misspelling rare words. reads_slides:
-    whether it was taught a slide's tokens. most_pictures: of a slide in one prompt, as far as the processor takes them.
+    model, processor: as the Auto classes give them; the processor has a chat template. A model whose tokenizer has no
+    fast form is refused with InputError, since calls could then not be decoded under the grammar. experts: those put
+    into the model, weighed anew for each turn's picture and question. copies: what the tools know, phrase -> concept;
+    where it is given, a call's word must stand in what was asked (`grammar.askable`), which keeps small models from
+    misspelling rare words. reads_slides: whether it was taught a slide's tokens. most_pictures: of a slide in one
+    prompt, as far as the processor takes them.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class TorchEngine:
         max_new_tokens: int = MAX_NEW_TOKENS,
         history: int = MAX_HISTORY,
         experts: Experts | None = None,
-        copies: bool = False,
+        copies: Mapping[str, str] | None = None,
         *,
         reads_slides: bool = False,
         most_pictures: int = MOST_PICTURES,
@@ -229,7 +230,7 @@ class TorchEngine:
 
     def _words(self, messages: Sequence[dict]) -> tuple[str, ...]:
         """What calls may name: any words where the model need not copy."""
-        return askable(" ".join(questions(messages))) if self.copies else ()
+        return () if self.copies is None else askable(" ".join(questions(messages)), self.copies)
 
     def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
         key = tuple(repr(tool) for tool in tools)

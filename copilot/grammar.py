@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 
 import llguidance
 import llguidance.hf
@@ -24,6 +25,7 @@ from transformers import LogitsProcessor, PreTrainedTokenizerBase
 from slidekick.copilot.language import singular_of
 from slidekick.copilot.tools import MAX_CONCEPT
 from slidekick.data.errors import InputError
+from slidekick.data.ontology import plain
 
 OPEN, CLOSE = "<tool_call>", "</tool_call>"
 # An argument starts with a letter or digit and goes on with what names of tissue are written with: no quotes,
@@ -33,6 +35,7 @@ ARGUMENT = rf"^[\p{{L}}\p{{N}}][\p{{L}}\p{{M}}\p{{N}} ,.'()+/-]{{0,{MAX_CONCEPT 
 TEXT = r"/ ?[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]|\n|\t)*/ & ~/(?s:.*)<\/?tool_call(?s:.*)/"
 _ARGUMENT = re.compile(rf"[^\W_][\w ,.'()+/-]{{0,{MAX_CONCEPT - 1}}}")  # the same for `re`, which knows no \p
 PUNCTUATION = "?!.,;:\"'“”„()[]"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 LONGEST, MOST = 5, 60  # words of a concept's longest name; of a question that is copied from
 # Spaces as `json.dumps` writes them, which is what models were trained on.
 SPACING = {"whitespace_flexible": False, "item_separator": ", ", "key_separator": ": "}
@@ -204,11 +207,13 @@ def _bounded(schema: dict, words: Sequence[str]) -> dict:
     return {**kept, "enum": list(words)} if words else {**kept, "pattern": ARGUMENT}
 
 
-def askable(question: str) -> tuple[str, ...]:
+def askable(question: str, card: Mapping[str, str] = NOTHING) -> tuple[str, ...]:
     """What a call's argument can be where it must copy from a question: up to `LONGEST` words of it in a row, as they
     stand and with the last one in the singular, in lower case too. Empty for a question of more than `MOST` words.
 
-    Only what `ARGUMENT` admits, so that nothing that was typed can leave the call's text.
+    card: phrases that the tools know, in plain words, and the concept of each. A question that holds none of them, such
+    as "Describe this.", leaves the concepts themselves open too. Only what `ARGUMENT` admits, so that nothing that was
+    typed can leave the call's text.
     """
     said = question.split()
     if len(said) > MOST:
@@ -221,6 +226,8 @@ def askable(question: str) -> tuple[str, ...]:
             for form in (last, singular_of(last)):
                 span = " ".join([*head, form]).strip(PUNCTUATION)
                 found |= dict.fromkeys(one for one in (span, span.lower()) if _ARGUMENT.fullmatch(one))
+    if not any(plain(one) in card for one in found):
+        found |= dict.fromkeys(name for name in sorted(set(card.values())) if _ARGUMENT.fullmatch(name))
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -152,6 +152,12 @@ class Toolbox:
     def _item(self, kind: str, finding: Finding, value: float | None, unit: str, step: str, rle) -> Evidence:
         self._made += 1
         return Evidence(f"e{self._made}", kind, finding.concept, value, unit, finding.found, step, rle)
+
+
+def known_words(segmentor) -> Mapping[str, str]:
+    """Phrases that a segmentor knows, in plain words, and the concept of each; none where it has no vocabulary."""
+    vocabulary = getattr(segmentor, "vocabulary", None)
+    return {} if vocabulary is None else vocabulary.words
 
 
 @cache

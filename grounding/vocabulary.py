@@ -98,6 +98,11 @@ class Vocabulary:
         self._words |= {plain(c.name): c for c in concepts}  # a name goes before another's synonym
         self._said: dict[str, Match] = {}
 
+    @property
+    def words(self) -> dict[str, str]:
+        """Every phrase of the card, in plain words, and the name of the concept that it means."""
+        return {phrase: concept.name for phrase, concept in self._words.items()}
+
     def find(self, words: str) -> Concept | None:
         """The concept meant by `words`, or None where they are outside the vocabulary."""
         return self.match(words).concept

@@ -18,7 +18,7 @@ from slidekick.copilot.engine import end_tokens
 from slidekick.copilot.experts import Experts, mean_embedding, question_ids
 from slidekick.copilot.grammar import CallError, TurnGrammar, askable, parse_turn
 from slidekick.copilot.messages import step_messages
-from slidekick.copilot.tools import Toolbox, tool_schemas
+from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
 from slidekick.data.slide import read_roi
 from slidekick.rl.int8 import Int8
 from slidekick.rl.rollouts import Beginning, Drawn, Told, run, sample
@@ -87,6 +87,7 @@ class Player:
         vocabulary = model.get_output_embeddings().weight.shape[0]
         self.grammar = TurnGrammar(self.tokenizer, tool_schemas(), vocabulary, self.ends)
         self._boxes: dict[object, Toolbox] = {}
+        self.card = known_words(segmentor)
         self._int8: Int8 | None = None
 
     def quantize(self, rows: Sequence[Row]) -> None:
@@ -111,7 +112,8 @@ class Player:
     def prompt(self, row: Row) -> Prompt:
         """The row's question, encoded as `TorchEngine.encode` does it."""
         ids = [token for one in self._tokens(row.messages) for token in [one] * (self._repeats(one))]
-        return Prompt(row, ids, self.picture(row), question_ids(row.messages, self.tokenizer), askable(row.question))
+        words = askable(row.question, self.card)
+        return Prompt(row, ids, self.picture(row), question_ids(row.messages, self.tokenizer), words)
 
     def _repeats(self, token: int) -> int:
         return IMAGE_TOKENS if token == self.image else 1

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 MIGRATED = 0.8  # SmoothQuant's alpha: how much of the columns' differences moves to the weights
+MOST = 127  # of 8 bits with a sign
 LEAST = 1e-5  # columns that calibration never saw move are taken to be this large
 
 
@@ -32,16 +33,16 @@ class Int8Linear(nn.Module):
         moved = columns.clamp(min=LEAST) ** MIGRATED / most ** (1 - MIGRATED)
         self.shrink = moved.mean() / moved
         weight = weight / self.shrink
-        scales = weight.abs().amax(1).clamp(min=LEAST) / 127
-        whole = torch.quantize_per_channel(weight, scales, torch.zeros(len(weight), dtype=torch.int64), 0, torch.qint8)
+        self.scales = weight.abs().amax(1).clamp(min=LEAST) / MOST
+        self.whole = (weight / self.scales[:, None]).round().to(torch.int8).T
         self.bias = None if linear.bias is None else linear.bias.detach().float()
-        self.packed = torch.ops.quantized.linear_prepack(whole, None)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = x * self.shrink
-        size = x.abs().amax(-1, keepdim=True).clamp_(min=LEAST)
-        drawn = torch.ops.quantized.linear_dynamic(x / size, self.packed, False).mul_(size)
-        return drawn if self.bias is None else drawn + self.bias
+        rows = (x * self.shrink).flatten(0, -2)
+        sizes = rows.abs().amax(-1, keepdim=True).clamp_(min=LEAST) / MOST
+        drawn = torch._int_mm((rows / sizes).round_().to(torch.int8), self.whole).float().mul_(sizes).mul_(self.scales)
+        drawn = drawn if self.bias is None else drawn.add_(self.bias)
+        return drawn.view(*x.shape[:-1], -1)
 
 
 class Int8:

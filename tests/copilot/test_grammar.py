@@ -203,3 +203,12 @@ def test_broken_calls_are_errors_and_not_text(text):
 def test_a_growing_call_is_never_taken_for_text(cut):
     assert opens_call(CALL[:cut]) is not False
     assert opens_call("There") is False
+
+
+def test_a_question_that_names_nothing_known_leaves_the_concepts_open():
+    card = {"nucleus": "nucleus", "cell nuclei": "nucleus", "tumour": "tumour"}
+    assert {"picture", "nucleus", "tumour"} <= set(askable("Describe the picture.", card))
+    assert "osteoid" in askable("Is there osteoid?", card), "a word that nobody knows is copied all the same"
+    asked = askable("How many cell nuclei are there?", card)
+    assert "cell nuclei" in asked
+    assert "tumour" not in asked, "the question names what it is about"

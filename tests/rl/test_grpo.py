@@ -31,7 +31,7 @@ CONFIG = {
     "experts": {"train": ["first"], "router": False},
     "rows": {"count": 24, "seed": 3, "tasks": {"classification": 0.6, "closed_vqa": 0.4}},
     "rewards": "tasks",
-    "rollouts": {"budget": 5, "calls": 1},
+    "rollouts": {"budget": 5, "calls": 1, "int8": True},
     "curriculum": {"floor": 0.2, "again": 1},
     "guards": {},
     "grpo": {
