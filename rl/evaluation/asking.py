@@ -30,7 +30,7 @@ from slidekick.data.slide import Region, Roi, read_roi
 from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank
 from slidekick.rl.evaluation.questions import Question, to_grid
 
-BATCH = 16  # questions between two writes of the journal
+BATCH = 64  # questions between two writes of the journal; those of them with prompts of one shape are written at once
 KEPT = 4  # how a journal keeps an answer; raise it when more is kept, so that older ones are asked again
 LEAST_PX = 10  # smaller pieces of a mask are specks, as in the segmentor's own instances
 
