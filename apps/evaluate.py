@@ -43,7 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     evaluate_slides.add_arguments(slides)
     side = what.add_parser("compare", help="two runs of the generalist, figure by figure")
     for run in ("run_a", "run_b"):
-        side.add_argument(run, type=Path, metavar=run.upper(), help="a folder that --out wrote, or its samples.jsonl")
+        told = "a folder that --out wrote, or its samples.jsonl; several, such as seeds, joined by commas"
+        side.add_argument(run, metavar=run.upper(), help=told)
     side.add_argument("--json", action="store_true", help="print JSON in place of a table")
 
 
@@ -181,7 +182,7 @@ def _metrics_table(summary: dict) -> str:
 def _compare(args: argparse.Namespace) -> int:
     from slidekick.rl.evaluation.comparison import compare
 
-    result = compare(args.run_a, args.run_b)
+    result = compare(*([Path(one) for one in side.split(",")] for side in (args.run_a, args.run_b)))
     if args.json:
         print(json.dumps(result, indent=1))
         return 0

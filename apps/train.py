@@ -62,7 +62,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             kind.add_argument("--minutes", type=float, metavar="M", help="for each set, in place of the YAML's")
         if what == "experts":
             kind.add_argument(
-                "--add", type=Path, metavar="DIR", help="go on from these experts: only the one they lack is taught"
+                "--add",
+                type=Path,
+                metavar="DIR",
+                help="go on from these experts; one that they lack is taught alone",
             )
         if what == "xlora":
             kind.add_argument(

@@ -8,7 +8,7 @@ keeps no state between questions; a conversation is the list of earlier answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import metadata
@@ -53,6 +53,15 @@ class Event:
     text: str = ""
     answer: Answer | None = None
     findings: tuple[Finding, ...] = ()
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A turn that an answer in the making waits for: what the engine is to be asked (see `Engine.turn`)."""
+
+    messages: list[dict]
+    shown: Shown
+    calls: bool
 
 
 class Copilot:
@@ -133,17 +142,47 @@ class Copilot:
         history: Sequence[Answer] = (),
         *,
         box: Toolbox | None = None,
-        first: Turn | None = None,
     ) -> Answer:
         """Answer one question about one picture, or about a slide that was surveyed.
 
         history: earlier answers of the same conversation, oldest first; the model is shown as many as it was
         made for (mini: none). box: the tools over this picture where
         several questions share what was found in it (see `toolbox`); evidence ids then run on from one answer to
-        the next. first: the model's first turn where it was written before, as `TorchEngine.turns` does for many
-        questions at once. Raises InputError for a question that is empty or longer than 4000 characters.
+        the next. Raises InputError for a question that is empty or longer than 4000 characters.
         """
-        return [event.answer for event in self.stream(roi, question, history, box=box, first=first)][-1]
+        return [event.answer for event in self.stream(roi, question, history, box=box)][-1]
+
+    def ask_many(self, asked: Sequence[tuple[Toolbox, str]], firsts: Sequence[Turn] = ()) -> list[Answer]:
+        """Answer several questions, each about the picture of its toolbox; the engine writes their turns together.
+
+        firsts: the first turn of each where they were written before. Raises InputError as `ask`.
+        """
+        answers: list[Answer | None] = [None] * len(asked)
+        going = {i: self._answer(Draft(check_question(words), box)) for i, (box, words) in enumerate(asked)}
+        turns: dict[int, Turn | None] = dict.fromkeys(going)
+        written = list(firsts)
+        while going:
+            wanted: dict[int, Wanted] = {}
+            for i in list(going):
+                event = self._until_asked(going[i], turns[i])
+                if isinstance(event, Wanted):
+                    wanted[i] = event
+                else:
+                    answers[i] = event.answer
+                    del going[i]
+            if not written and wanted:
+                prompts = [(one.messages, one.shown) for one in wanted.values()]
+                written = self.engine.turns(prompts, self.schemas, [one.calls for one in wanted.values()])
+            turns, written = dict(zip(wanted, written, strict=True)), []
+        return answers
+
+    @staticmethod
+    def _until_asked(answering: Iterator[Event | Wanted], turn: Turn | None) -> Event | Wanted:
+        """An answer in the making goes on with a turn until it wants the next one, or ends with its last event."""
+        event = answering.send(None if turn is None else iter((turn.text, turn)))
+        while isinstance(event, Event) and event.kind != "answer":
+            event = next(answering)
+        return event
 
     def stream(
         self,
@@ -152,13 +191,26 @@ class Copilot:
         history: Sequence[Answer] = (),
         *,
         box: Toolbox | None = None,
-        first: Turn | None = None,
     ) -> Iterator[Event]:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
         question = check_question(question)
         box = self.toolbox(roi, question) if box is None else box
         shown = list(history)[-self.engine.history :] if self.engine.history else []
-        return self._answer(Draft(question, box, shown), first)
+        return self._driven(self._answer(Draft(question, box, shown)))
+
+    def _driven(self, answering: Generator[Event | Wanted, Iterator[str | Turn] | None]) -> Iterator[Event]:
+        """The events of an answer in the making, whose turns the engine writes one by one."""
+        pieces = None
+        while True:
+            try:
+                event = answering.send(pieces)
+            except StopIteration:
+                return
+            pieces = None
+            if isinstance(event, Wanted):
+                pieces = self.engine.turn(event.messages, event.shown, self.schemas, calls=event.calls)
+            else:
+                yield event
 
     def choose(self, roi: Roi, question: str, options: Sequence[str]) -> Answer:
         """The likeliest of given answers, with `options` telling how likely the model holds each; no tool is used.
@@ -218,16 +270,16 @@ class Copilot:
         if most == 1:
             draft.warnings.append(ALONE)
 
-    def _answer(self, draft: Draft, first: Turn | None) -> Iterator[Event]:
+    def _answer(self, draft: Draft) -> Generator[Event | Wanted, Iterator[str | Turn] | None]:
+        """Events, and where a turn of the model is needed `Wanted`, in answer to which its pieces are sent in."""
         self._show(draft)
         calls_left = MAX_STEPS
         while True:
             try:
-                turn = yield from self._turn(draft, calls_left > 0, first)
+                turn = yield from self._turn(draft, calls_left > 0)
             except PicturesRefused:  # the engine now knows, so that this happens once
                 self._show(draft)
                 continue
-            first = None
             call = draft.read(turn)
             if call is None or calls_left == 0:
                 break
@@ -243,12 +295,10 @@ class Copilot:
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
 
-    def _turn(self, draft: Draft, calls: bool, written: Turn | None) -> Iterator[Event]:
-        """One model turn, or the one written before; its text is passed on as it comes unless the turn is a call.
-        Returns the turn."""
+    def _turn(self, draft: Draft, calls: bool) -> Generator[Event | Wanted, Iterator[str | Turn] | None, Turn]:
+        """One model turn; its text is passed on as it comes unless the turn is a call. Returns the turn."""
         held, spoken = "", False
-        shown = draft.messages, draft.shown, self.schemas
-        for piece in (written.text, written) if written else self.engine.turn(*shown, calls=calls):
+        for piece in (yield Wanted(draft.messages, draft.shown, calls)):
             if isinstance(piece, Turn):
                 turn = piece
             elif spoken:

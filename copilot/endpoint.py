@@ -63,10 +63,16 @@ class EndpointEngine:
             yield turn.text
         yield turn
 
-    def turns(self, asked: Sequence[tuple[Sequence[dict], Shown]], tools: Sequence[dict]) -> list[Turn]:
-        """One turn for each (messages, image), several on their way at a time; calls are allowed."""
+    def turns(
+        self,
+        asked: Sequence[tuple[Sequence[dict], Shown]],
+        tools: Sequence[dict],
+        calls: Sequence[bool] | None = None,
+    ) -> list[Turn]:
+        """One turn for each (messages, image), several on their way at a time. calls: as `TorchEngine.turns`."""
+        allowed = [True] * len(asked) if calls is None else calls
         with ThreadPoolExecutor(AT_ONCE) as pool:
-            return list(pool.map(lambda one: self._ask(*one, tools, True), asked))
+            return list(pool.map(lambda one, may: self._ask(*one, tools, may), asked, allowed))
 
     def _ask(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], calls: bool) -> Turn:
         from openai import OpenAIError

@@ -118,11 +118,21 @@ class TorchEngine:
                 for piece in self._decode(inputs, grammar):
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
-    def turns(self, asked: Sequence[tuple[Sequence[dict], Shown]], tools: Sequence[dict]) -> list[Turn]:
-        """One turn for each (messages, image), decoded together where the prompts are alike; calls are allowed."""
+    def turns(
+        self,
+        asked: Sequence[tuple[Sequence[dict], Shown]],
+        tools: Sequence[dict],
+        calls: Sequence[bool] | None = None,
+    ) -> list[Turn]:
+        """One turn for each (messages, image), decoded together where the prompts are alike. calls: whether each may be
+        a call; all where None."""
+        allowed = [True] * len(asked) if calls is None else calls
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
-            grammars = [self._grammar(tools).processor(words=self._words(messages)) for messages, _ in asked]
+            grammars = [
+                self._grammar(tools).processor(calls=may, words=self._words(messages))
+                for (messages, _), may in zip(asked, allowed, strict=True)
+            ]
             gates = [self._routed(messages, dict(one)) for (messages, _), one in zip(asked, prompts, strict=True)]
             written = write(self, prompts, grammars, self.max_new_tokens, gates)
         return [

@@ -150,8 +150,9 @@ def _restore(experts: Experts, state: dict[str, torch.Tensor]) -> None:
 def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False, add: Path | None = None) -> Path:
     """Train a mixture on the train split of `data` and return its folder, ready for `load_experts`.
 
-    add: a folder of experts to go on from; those that the configuration names and it lacks are new, and only they and
-    the router learn. Raises InputError for a configuration, data or experts that cannot be used.
+    add: a folder of experts to go on from; the one that the configuration names and it lacks is new, and only it and
+    the router learn; where it lacks none, all learn on. Raises InputError for a configuration, data or experts that
+    cannot be used.
     """
     config = load_config(config_path)
     start = config.get("start", str(WEIGHTS))
@@ -191,7 +192,7 @@ def prepared_rows(model, processor, config: dict, config_path: Path, data: Path,
 
 
 def new_experts(model, plan: dict, add: Path | None) -> Experts:
-    """The configuration's experts put into a model that learns nothing else, or those in `add` with one more.
+    """The configuration's experts put into a model that learns nothing else, or those in `add`, with one more or not.
 
     Raises InputError where more than one is new.
     """
@@ -203,10 +204,11 @@ def new_experts(model, plan: dict, add: Path | None) -> Experts:
         return Experts(model, wanted, width, width)
     known = [name for name in wanted.names if (add / name).is_dir()]
     new = [name for name in wanted.names if name not in known]
-    if len(new) != 1:
+    if len(new) > 1:
         raise InputError(f"{add}: {len(new)} of {', '.join(wanted.names)} are not in it; add one expert at a time")
     experts = load_experts(model, add, known, new)
-    experts.teach_only(new[0])
+    for name in new:
+        experts.teach_only(name)
     return experts
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from slidekick.copilot.answer import Answer
 from slidekick.copilot.copilot import REPLACED, Copilot, find_masks
 from slidekick.copilot.engine import Turn
 from slidekick.copilot.evidence import check_text
@@ -180,10 +181,13 @@ class Asker:
         alike = [self._alike(one, roi) for one, roi in zip(asks, rois, strict=True)]
         rows: list[dict | None] = [_likely(one, logits) for one, logits in zip(asks, weighed, strict=True)]
         open_ = [i for i, row in enumerate(rows) if row is None]
-        for i, turn in zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True):
-            if turn is None or (asks[i].tools and opens_call(turn.text)):
-                rows[i] = self._answered(asks[i], rois[i], turn)
-            else:
+        turns = dict(zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True))
+        calling = [i for i, turn in turns.items() if turn is None or (asks[i].tools and opens_call(turn.text))]
+        answers = self._answers([(asks[i], rois[i]) for i in calling], [turns[i] for i in calling])
+        for i, answer in zip(calling, answers, strict=True):
+            rows[i] = _answered(asks[i], rois[i], answer)
+        for i, turn in turns.items():
+            if rows[i] is None:
                 called = bool(opens_call(turn.text))
                 rows[i] = _row(turn.text, turn.probability, complete=turn.complete, tool=called)
                 rows[i]["likelihood"] = round(turn.likelihood, 6)
@@ -209,19 +213,12 @@ class Asker:
         prompts = [(_messages(ask.words), roi.pixels) for ask, roi in asked]
         return self.copilot.engine.turns(prompts, self.copilot.schemas)
 
-    def _answered(self, ask: Ask, roi: Roi, first: Turn | None) -> dict:
-        """The copilot's whole answer, tools and all. first: its first turn where it was written with others."""
-        answer = self.copilot.ask(roi, ask.words, box=self._toolbox(ask, roi), first=first)
-        row = _row(answer.text, answer.confidence, tool=bool(answer.steps), boxes=_found_boxes(answer, roi))
-        replaced = any(warning.startswith(REPLACED) for warning in answer.warnings)
-        calls = [
-            {"tool": step.name, "argument": step.arguments.get("concept"), "result": step.result}
-            for step in answer.steps
-        ]
-        if ask.masks:
-            drawn = {item.step: item.rle for item in answer.evidence if item.rle is not None}
-            calls = [call | {"rle": drawn.get(step.id)} for call, step in zip(calls, answer.steps, strict=True)]
-        return row | {"calls": calls, "replaced": replaced, "supported": _supported(answer.claims)}
+    def _answers(self, asked: Sequence[tuple[Ask, Roi]], firsts: Sequence[Turn | None]) -> list[Answer]:
+        """The copilot's whole answers, tools and all. firsts: first turns, None where the engine writes one by one."""
+        boxes = [self._toolbox(ask, roi) for ask, roi in asked]
+        if not asked or None in firsts:
+            return [self.copilot.ask(roi, ask.words, box=box) for (ask, roi), box in zip(asked, boxes, strict=True)]
+        return self.copilot.ask_many([(box, ask.words) for (ask, _), box in zip(asked, boxes, strict=True)], firsts)
 
     def _toolbox(self, ask: Ask, roi: Roi) -> Toolbox:
         """The tools over the question's picture, and what they found in it, kept until another picture comes."""
@@ -229,6 +226,18 @@ class Asker:
         if self._box is None or self._box[0] != shown:
             self._box = shown, self.copilot.toolbox(roi)
         return self._box[1]
+
+
+def _answered(ask: Ask, roi: Roi, answer: Answer) -> dict:
+    row = _row(answer.text, answer.confidence, tool=bool(answer.steps), boxes=_found_boxes(answer, roi))
+    replaced = any(warning.startswith(REPLACED) for warning in answer.warnings)
+    calls = [
+        {"tool": step.name, "argument": step.arguments.get("concept"), "result": step.result} for step in answer.steps
+    ]
+    if ask.masks:
+        drawn = {item.step: item.rle for item in answer.evidence if item.rle is not None}
+        calls = [call | {"rle": drawn.get(step.id)} for call, step in zip(calls, answer.steps, strict=True)]
+    return row | {"calls": calls, "replaced": replaced, "supported": _supported(answer.claims)}
 
 
 def _supported(claims: Sequence) -> float | None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.data.errors import InputError
 from slidekick.data.statistics import Figure, clustered
 from slidekick.rl.evaluation.changes import NONE
-from slidekick.rl.evaluation.measures import flat, measures_of
+from slidekick.rl.evaluation.measures import Measure, flat, measures_of
 
 SAMPLES = "samples.jsonl"
 SAME = ("family", "kind", "question", "options", "truth", "picture_sha256", "group")
@@ -44,35 +46,33 @@ def load_run(place: Path) -> list[dict]:
     return rows
 
 
-def compare(first: Path, second: Path) -> dict:
+def compare(first: Path | Sequence[Path], second: Path | Sequence[Path]) -> dict:
     """{"metrics": differences second − first with _ci and _n, "figures": {name: {"a", "b", "difference"}}, ...}.
 
-    Raises InputError where the runs cannot be compared.
+    A side of several runs, such as the same training by several seeds, counts by the mean of their figures; the runs
+    are drawn anew with the questions, so that an interval is as wide as seeds differ. Raises InputError where the runs
+    cannot be compared.
     """
-    a, b = _paired(load_run(first), load_run(second), first, second)
-    measures = [measures_of(rows) for rows in (a, b)]
+    places = [[side] if isinstance(side, Path) else list(side) for side in (first, second)]
+    every = _paired([place for side in places for place in side])
+    sides = [every[: len(places[0])], every[len(places[0]) :]]
+    measures = [[measures_of(rows) for rows in side] for side in sides]
     told: dict[str, Figure] = {}
-    values: dict[str, tuple[float, float]] = {}
-    for name in (name for name in measures[0] if name in measures[1]):
-        one, other = (side[name] for side in measures)
-        rows = np.intersect1d(one.rows, other.rows)
-        if not len(rows):
-            continue
-        groups, sets = one.clusters(a, rows)
-        resamples = min(one.resamples, other.resamples)
-
-        def difference(index: np.ndarray, one=one, other=other, rows=rows) -> float:
-            return other.value(rows[index]) - one.value(rows[index])
-
-        told[name] = clustered(difference, groups, sets, 0, resamples)
-        values[name] = one.value(rows), other.value(rows)
+    values: dict[str, list[float]] = {}
+    for name in (name for name in measures[0][0] if all(name in one for side in measures for one in side)):
+        these = [[one[name] for one in side] for side in measures]
+        rows = reduce(np.intersect1d, [one.rows for side in these for one in side])
+        if len(rows):
+            groups, sets = these[0][0].clusters(every[0], rows)
+            told[name] = _difference(these, rows, groups, sets)
+            values[name] = [_mean(side, rows) for side in these]
     return {
         "what": "compare",
         "notice": RESEARCH_USE,
-        "family": a[0]["family"],
-        "parser": a[0]["parser"],
-        "runs": [first.name, second.name],
-        "common": len(a),
+        "family": every[0][0]["family"],
+        "parser": every[0][0]["parser"],
+        "runs": [", ".join(place.name for place in side) for side in places],
+        "common": len(every[0]),
         "metrics": flat(told),
         "figures": {
             name: {"a": _number(values[name][0]), "b": _number(values[name][1]), "difference": figure.to_dict()}
@@ -81,23 +81,44 @@ def compare(first: Path, second: Path) -> dict:
     }
 
 
+def _mean(side: Sequence[Measure], rows: np.ndarray) -> float:
+    return float(np.mean([one.value(rows) for one in side]))
+
+
+def _difference(sides: Sequence[Sequence[Measure]], rows: np.ndarray, groups: list, sets: list) -> Figure:
+    """Of the sides' means, on questions and runs drawn anew together."""
+    rng = np.random.default_rng(0)
+
+    def drawn(index: np.ndarray) -> float:
+        a, b = ([side[i] for i in rng.integers(len(side), size=len(side))] for side in sides)
+        return _mean(b, rows[index]) - _mean(a, rows[index])
+
+    resamples = min(one.resamples for side in sides for one in side)
+    figure = clustered(drawn, groups, sets, 0, resamples)
+    return replace(figure, value=_mean(sides[1], rows) - _mean(sides[0], rows))
+
+
 def _number(value: float) -> float | None:
     return None if value != value else round(value, 4)
 
 
-def _paired(a: Sequence[dict], b: Sequence[dict], first: Path, second: Path) -> tuple[list[dict], list[dict]]:
-    """The rows of the questions that both runs hold, in the same order."""
+def _paired(places: Sequence[Path]) -> list[list[dict]]:
+    """The rows of the questions that all runs hold, in the same order."""
+    runs = [load_run(place) for place in places]
     for key, what in (("parser", "read by"), ("family", "asked as")):
-        ways = [sorted({row[key] for row in rows}) for rows in (a, b)]
-        if ways[0] != ways[1] or len(ways[0]) != 1:
-            told = [" and ".join(way) for way in ways]
-            raise InputError(f"{first.name} was {what} {told[0]}, {second.name} {what} {told[1]}: run one of them anew")
-    others = {row["id"]: row for row in b}
-    common = [row for row in a if row["id"] in others]
+        ways = [sorted({row[key] for row in rows}) for rows in runs]
+        for place, way in zip(places, ways, strict=True):
+            if way != ways[0] or len(way) != 1:
+                told = [" and ".join(one) for one in (ways[0], way)]
+                raise InputError(
+                    f"{places[0].name} was {what} {told[0]}, {place.name} {what} {told[1]}: run one of them anew"
+                )
+    by_id = [{row["id"]: row for row in rows} for rows in runs]
+    common = [row["id"] for row in runs[0] if all(row["id"] in one for one in by_id)]
     if not common:
-        raise InputError(f"{first.name} and {second.name} share no question; run both on the same data")
-    for row in common:
-        other = others[row["id"]]
-        if differs := next((key for key in SAME if row[key] != other[key]), None):
-            raise InputError(f"{row['id']}: {differs} differs between {first.name} and {second.name}; run one anew")
-    return common, [others[row["id"]] for row in common]
+        raise InputError(f"{' and '.join(place.name for place in places)} share no question; run them on the same data")
+    for name in common:
+        for place, one in zip(places, by_id, strict=True):
+            if differs := next((key for key in SAME if by_id[0][name][key] != one[name][key]), None):
+                raise InputError(f"{name}: {differs} differs between {places[0].name} and {place.name}; run one anew")
+    return [[one[name] for name in common] for one in by_id]

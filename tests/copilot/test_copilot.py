@@ -163,13 +163,41 @@ def test_events_come_in_order_and_text_never_shows_a_call(segmentor, roi, script
     assert isinstance(events[0], Event)
 
 
-def test_a_first_turn_that_is_there_already_is_not_written_again(segmentor, roi, scripted):
-    engine = scripted("There are 3 nuclei.")
-    assert Copilot(engine, segmentor).ask(roi, HOW_MANY, first=Turn(COUNT, 0.5)).steps[0].result["count"] == 3
+class Together:
+    """Writes turns in rounds: lists of texts, one round after the other; keeps who might call."""
+
+    name, history = "together", 0
+
+    def __init__(self, *rounds) -> None:
+        self.rounds, self.asked = list(rounds), []
+
+    def turns(self, asked, tools, calls=None):
+        self.asked.append((asked, calls))
+        return [Turn(text, 0.9) for text in self.rounds.pop(0)]
+
+
+def test_many_questions_go_on_together_and_each_is_answered_as_alone(segmentor, roi, scripted):
+    engine = Together([COUNT, "Colon.", COUNT], ["There are 3 nuclei.", COUNT], ["There are 3 nuclei."])
+    copilot = Copilot(engine, segmentor)
+    box = copilot.toolbox(roi)
+    answers = copilot.ask_many([(copilot.toolbox(roi), HOW_MANY), (box, "Which organ?"), (box, HOW_MANY)])
+    assert [one.text for one in answers] == ["There are 3 nuclei.", "Colon.", "There are 3 nuclei."]
+    assert [len(one.steps) for one in answers] == [1, 0, 1]
+    assert [calls for _, calls in engine.asked] == [[True] * 3, [True] * 2, [False]], "who repeats a call must answer"
+    alone = Copilot(scripted(COUNT, "There are 3 nuclei."), segmentor).ask(roi, HOW_MANY)
+    assert (alone.claims, alone.evidence) == (answers[0].claims, answers[0].evidence)
+
+
+def test_first_turns_that_are_there_already_are_not_written_again(segmentor, roi):
+    engine = Together(["There are 3 nuclei."])
+    copilot = Copilot(engine, segmentor)
+    asked = [(copilot.toolbox(roi), HOW_MANY), (copilot.toolbox(roi), "Which organ?")]
+    first, second = copilot.ask_many(asked, [Turn(COUNT, 0.5), Turn("Colon.", 0.5)])
+    assert (first.steps[0].result["count"], second.text, second.confidence) == (3, "Colon.", 0.5)
     assert len(engine.asked) == 1
-    events = list(Copilot(scripted(), segmentor).stream(roi, HOW_MANY, first=Turn("Colon.", 0.5)))
-    assert [event.text for event in events if event.kind == "text"] == ["Colon."]
-    assert (events[-1].answer.text, events[-1].answer.confidence) == ("Colon.", 0.5)
+    assert copilot.ask_many([]) == []
+    with pytest.raises(InputError, match="ask"):
+        copilot.ask_many([(copilot.toolbox(roi), "?!")])
 
 
 def test_text_that_begins_like_a_call_is_shown_in_full(segmentor, roi, scripted):

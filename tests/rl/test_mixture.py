@@ -91,8 +91,20 @@ def test_an_expert_is_added_to_a_trained_mixture(run, make_model):
         for key, value in before.expert_state(name).items():
             torch.testing.assert_close(value, after.expert_state(name)[key], rtol=1e-3, atol=1e-4)
     assert any(value.any() for key, value in after.expert_state("blood").items() if "lora_B" in key)
+    two = CONFIG["experts"] | {"names": ["first", "blood", "lymph"]}
     with pytest.raises(InputError, match="add one expert at a time"):
-        run("none", add=first)
+        run("none", config={"experts": two}, add=first)
+
+
+def test_a_trained_mixture_that_lacks_no_expert_learns_on(run, make_model):
+    first, _, _ = run("run")
+    folder, _, _ = run("more", add=first)
+    before, after = (load_experts(make_model(), f) for f in (first, folder))
+    for name in before.plan.names:
+        old, new = (one.expert_state(name) for one in (before, after))
+        assert any(not torch.equal(value, new[key]) for key, value in old.items()), name
+        near = sum(float((new[key] - value).norm()) for key, value in old.items())
+        assert near < 0.5 * sum(float(value.norm()) for value in old.values()), "it did not begin anew"
 
 
 def test_means_over_the_pictures_of_each_row():

@@ -25,7 +25,7 @@ class FakeEngine:
     def __init__(self, say, sure: float = 0.9) -> None:
         self.say, self.sure, self.asked, self.written = say, sure, [], 0
 
-    def turns(self, asked, tools):
+    def turns(self, asked, tools, calls=None):
         self.written += len(asked)
         return [Turn(self.say(_words(messages), image), 0.5) for messages, image in asked]
 
@@ -47,7 +47,10 @@ class FakeCopilot:
     def toolbox(self, roi):
         return roi
 
-    def ask(self, roi, question, *, box=None, first=None):
+    def ask_many(self, asked, firsts=()):
+        return [self.ask(box, words) for box, words in asked]
+
+    def ask(self, roi, question, *, box=None):
         text = self.engine.say(question, roi.pixels)
         return SimpleNamespace(text=text, steps=(), confidence=0.5, claims=(), evidence=(), warnings=())
 
@@ -86,7 +89,7 @@ class Diligent:
         yield text
         yield Turn(text, 0.9)
 
-    def turns(self, asked, tools):
+    def turns(self, asked, tools, calls=None):
         return [Turn(self._text(messages), 0.9) for messages, _ in asked]
 
     def _text(self, messages) -> str:

@@ -185,6 +185,25 @@ def test_runs_are_compared_on_the_same_draws(colours, fake, plan, tmp_path):
     one = told["figures"]["balanced_accuracy_mean"]
     assert (one["a"], one["b"], told["metrics"]["balanced_accuracy_mean"]) == (1, 0.5, -0.5)
     assert told["common"] == 2
+    several = compare(tmp_path / "a", [tmp_path / "a", tmp_path / "b"])
+    one = several["figures"]["balanced_accuracy_mean"]
+    assert (one["a"], one["b"], one["difference"]["value"]) == (1, 0.75, -0.25)
+    assert several["runs"] == ["a", "a, b"]
+
+
+def test_intervals_tell_how_far_seeds_differ(colours, fake, plan, tmp_path):
+    misled = fake(lambda words, _: "healthy gland" if "gland" in words else "oedema")
+    for name, copilot in (("right", colours), ("wrong", misled)):
+        rows = evaluate(copilot, plan).rows
+        several = [row | {"id": f"{row['id']}/{n}", "group": f"{n}"} for n in range(20) for row in rows]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in several))
+    right, wrong = tmp_path / "right.jsonl", tmp_path / "wrong.jsonl"
+    one = compare(right, wrong)["figures"]["accuracy"]["difference"]
+    three = compare([right] * 3, [right, wrong, right])["figures"]["accuracy"]["difference"]
+    assert one["low"] == one["high"] == -0.5, "the same picture twenty times over"
+    assert three["value"] == pytest.approx(-0.5 / 3, abs=1e-4)
+    assert three["low"] < -0.3
+    assert three["high"] == 0, "draws without the one that is wrong"
 
 
 @pytest.mark.parametrize(

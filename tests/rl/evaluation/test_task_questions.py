@@ -62,7 +62,7 @@ class Knowing:
         yield text
         yield Turn(text, 0.9)
 
-    def turns(self, asked, tools):
+    def turns(self, asked, tools, calls=None):
         return [Turn(self._text(messages, image), 0.9) for messages, image in asked]
 
     def _text(self, messages, image) -> str:
