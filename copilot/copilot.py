@@ -122,6 +122,7 @@ class Copilot:
                 experts=experts,
                 copies=known_words(segmentor),
                 reads_slides=slides,
+                pads=kin,
                 most_pictures=1 if kin else MOST_PICTURES,  # what is trained on mini's base sees one, seldom two
             )
             weights = mini.weights_hash(folder)

@@ -82,7 +82,8 @@ class TorchEngine:
     into the model, weighed anew for each turn's picture and question. copies: what the tools know, phrase -> concept;
     where it is given, a call's word must stand in what was asked (`grammar.askable`), which keeps small models from
     misspelling rare words. reads_slides: whether it was taught a slide's tokens. most_pictures: of a slide in one
-    prompt, as far as the processor takes them.
+    prompt, as far as the processor takes them. pads: whether prompts of different lengths are decoded together, filled
+    up on the left; for models that place tokens by their number, not by what they show (M-RoPE).
     """
 
     def __init__(
@@ -97,13 +98,14 @@ class TorchEngine:
         *,
         reads_slides: bool = False,
         most_pictures: int = MOST_PICTURES,
+        pads: bool = False,
     ) -> None:
         if not chat_template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
         self.experts, self.copies = experts, copies
-        self.reads_slides, self.most_pictures = reads_slides, most_pictures
+        self.reads_slides, self.most_pictures, self.pads = reads_slides, most_pictures, pads
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 

@@ -1,9 +1,9 @@
 """Many turns weighed or written at once: how likely a model holds given answers, and batches of first turns.
 
 `weigh` gives the log-probability of each of some texts as the whole turn: the prompt with its picture runs once, its
-keys and values are kept, and all texts run in one padded batch behind it. `write` decodes several prompts of equal
-shape together under the grammar; unequal ones run after each other, so nothing is padded and each turn is what the
-model writes when it is asked alone. Both serve every model that `TorchEngine` does.
+keys and values are kept, and all texts run in one padded batch behind it. `write` decodes several prompts together
+under the grammar: of equal shape, or of any length where the engine pads. Both serve every model that `TorchEngine`
+does.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from contextlib import nullcontext
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList
 
 from slidekick.data.errors import InputError
 
+TOKENS = ("input_ids", "attention_mask")  # what is one number a token
 AT_ONCE = 32  # texts behind one prompt, or prompts decoded together: a few hundred MB of logits at a 50 k vocabulary
 
 
@@ -63,18 +65,34 @@ def write(
     gates: each prompt's weights (1, K) of the engine's experts, None where it has none.
     """
     alike: dict[tuple, list[int]] = defaultdict(list)
-    for index, inputs in enumerate(prompts):
-        alike[tuple((name, tuple(value.shape)) for name, value in sorted(inputs.items()))].append(index)
+    for index in sorted(range(len(prompts)), key=lambda one: prompts[one]["input_ids"].shape[1]):
+        shapes = {name: tuple(value.shape) for name, value in prompts[index].items()}
+        if engine.pads:
+            shapes |= dict.fromkeys(TOKENS)
+        alike[tuple(sorted(shapes.items()))].append(index)
     turns: dict[int, tuple[str, float, float, bool]] = {}
     for members in alike.values():
         for start in range(0, len(members), AT_ONCE):
             chosen = members[start : start + AT_ONCE]
-            stacked = {name: torch.cat([prompts[i][name] for i in chosen]) for name in prompts[chosen[0]]}
+            stacked = _stacked([prompts[i] for i in chosen], engine.end_tokens[0])
             rows = _Rows([grammars[i] for i in chosen], engine.end_tokens)
             with engine.experts.speaking(torch.cat([gates[i] for i in chosen])) if engine.experts else nullcontext():
                 written = _decode(engine, stacked, rows, budget)
             turns.update(zip(chosen, written, strict=True))
     return [turns[index] for index in range(len(prompts))]
+
+
+def _stacked(prompts: Sequence, filler: int) -> dict[str, torch.Tensor]:
+    """Prompts as one batch; shorter ones are filled up on the left, which attention does not look at."""
+    stacked = {}
+    for name in prompts[0]:
+        rows = [prompt[name] for prompt in prompts]
+        if name in TOKENS:
+            longest = max(row.shape[1] for row in rows)
+            value = filler if name == "input_ids" else 0
+            rows = [pad(row, (longest - row.shape[1], 0), value=value) for row in rows]
+        stacked[name] = torch.cat(rows)
+    return stacked
 
 
 def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[tuple[str, float, float, bool]]:

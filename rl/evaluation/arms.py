@@ -71,7 +71,7 @@ class Arms:
 
             return UncachedEngine(load_xlora(model, self.mixture, folder), processor, name, history=0)
         experts = load_experts(model, folder) if folder else None
-        return TorchEngine(model, processor, name, history=0, experts=experts)
+        return TorchEngine(model, processor, name, history=0, experts=experts, pads=True)
 
 
 def side_by_side(arms: Arms, plan: Plan, out: Path, segmentor=None) -> dict:
