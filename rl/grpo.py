@@ -13,6 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -35,6 +36,8 @@ SECTIONS = {
     "experts": dict, "rows": dict, "rewards": str, "rollouts": dict, "curriculum": dict, "guards": dict, "grpo": dict,
 }  # fmt: skip
 CALIBRATION = 12  # rows that 8 bits are fitted to
+VIEWS = 1000  # added to the seed of views, so that they are none that examples showed
+READ = ("classification", "closed_vqa", "open_vqa")  # families whose answers do not hang on where things lie
 HUB_SECTIONS = {"base": dict, "rows": dict, "rewards": str, "lora": dict, "guards": dict, "grpo": dict}
 
 
@@ -128,6 +131,8 @@ def make_trainer(
     most = arguments.generation_batch_size // arguments.num_generations * (config["curriculum"]["again"] + 1)
     if len(rows) < most:
         raise InputError(f"{where}: rows.count is {len(rows)}; a step may ask {most} questions, give as many at least")
+    if type(config["rows"].get("views")) is not int or config["rows"]["views"] < 1:
+        raise InputError(f"{where}: rows.views is {config['rows'].get('views')!r}, not a whole number >= 1")
     guards = GuardCallback(Guards.read(config["guards"], where))
     model, processor = load_mini(start)
     experts = load_experts(model, start / EXPERTS)
@@ -136,7 +141,8 @@ def make_trainer(
     if config["experts"].get("router"):
         model.add_module("slidekick_router", experts.router)  # so that the trainer's optimizer finds it
     sizes = {key: config["rollouts"][key] for key in ("budget", "calls")}
-    player = Player(model, processor, experts, load_segmentor(), pictures_of(model, rows, material, out), **sizes)
+    pictures = pictures_of(model, rows, material, config["rows"], out)
+    player = Player(model, processor, experts, load_segmentor(), pictures, **sizes)
     if config["rollouts"]["int8"]:
         player.quantize(rows[:CALIBRATION])
     tasks, functions = rewards_of(config["rewards"], rows)
@@ -180,16 +186,22 @@ def load_segmentor():
     return Segmentor.from_pretrained()
 
 
-def pictures_of(model, rows: Sequence[Row], material: Material, out: Path):
-    """row -> image tokens (36, D) of its picture, None without one; tower maps are made once, in `out`."""
+def pictures_of(model, rows: Sequence[Row], material: Material, plan: Mapping, out: Path):
+    """row -> image tokens (36, D) of its picture, None without one; tower maps are made once, in `out`.
+
+    plan: the section `rows`. A question about what is shown is put to one of `views` views of its picture, of which
+    the examples showed the first alone; where something lies can be asked of that one only.
+    """
     shown = {row.images[0] for row in rows if row.images}
     items = {item.image: item for item in material.items if item.image in shown}
-    maps = cached_maps(model, list(items.values()), 1, out / "maps.npy") if items else None
+    seed = VIEWS + plan["seed"]
+    maps = cached_maps(model, list(items.values()), plan["views"], out / "maps.npy", seed) if items else None
 
     def picture(row: Row) -> torch.Tensor | None:
         if not row.images:
             return None
-        one = torch.from_numpy(maps.array[maps.row(row.images[0], 0)].astype(np.float32))
+        view = crc32(row.question.encode()) if row.task in READ else 0
+        one = torch.from_numpy(maps.array[maps.row(row.images[0], view)].astype(np.float32))
         with torch.no_grad():
             return model.model.multi_modal_projector(one[None])[0]
 

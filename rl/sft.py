@@ -134,15 +134,16 @@ def _is_labelled(item: Item) -> bool:
     return bool(item.label) and item.set in QUESTIONS
 
 
-def cached_maps(model, items: Sequence[Item], views: int, file: Path) -> Maps:
+def cached_maps(model, items: Sequence[Item], views: int, file: Path, seed: int = 11) -> Maps:
     """Maps of all pictures: the first view as it is, the others augmented. Computed once, kept in `file`.
 
-    Raises InputError where `file` holds the maps of other pictures.
+    seed: of the augmentations; those of examples are made by the default. Raises InputError where `file` holds the maps
+    of other pictures.
     """
     from tqdm import tqdm
 
     if not file.exists():
-        rng = np.random.default_rng(11)
+        rng = np.random.default_rng(seed)
         tower, parts = model.model.vision_tower.timm_model, []
         for start in tqdm(range(0, len(items), 64), desc="maps", mininterval=5):
             pictures = []

@@ -84,6 +84,7 @@ def prepared(data: Path, out: Path, count: int, answers: int):
     config["grpo"] |= {**sizes, "report_to": "none", "max_completion_length": config["rollouts"]["budget"]}
     rows, material = grpo.read_rows({"count": 2 * count, "seed": 5, "tasks": TASKS}, path, data)
     shown = [row for row in rows if row.images][:count]
+    config["rows"] |= {"views": 1}
     trainer, _ = grpo.make_trainer(config, path, shown, material, out)
     return trainer, [trainer.player.prompt(row) for row in shown]
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from slidekick.rl.tasks import Rollout, Task, reward_functions
 
 CONFIG = {
     "experts": {"train": ["first"], "router": False},
-    "rows": {"count": 24, "seed": 3, "tasks": {"classification": 0.6, "closed_vqa": 0.4}},
+    "rows": {"count": 24, "seed": 3, "views": 2, "tasks": {"classification": 0.6, "closed_vqa": 0.4}},
     "rewards": "tasks",
     "rollouts": {"budget": 5, "calls": 1, "int8": True},
     "curriculum": {"floor": 0.2, "again": 1},
@@ -158,7 +159,7 @@ class Forced(LogitsProcessor):
 @pytest.fixture
 def calling(made, monkeypatch):
     """A trainer whose model first calls a tool and then says "ok", whatever it is asked."""
-    trainer = made.trainer(rollouts={"budget": 200})
+    trainer = made.trainer(rows={"views": 1}, rollouts={"budget": 200})
     tokenizer = trainer.player.tokenizer
     call = '<tool_call>\n{"name": "segment", "arguments": {"concept": "nucleus"}}\n</tool_call>'
     texts = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in (call, "ok")]
@@ -192,6 +193,16 @@ def test_a_call_runs_once_and_the_prompts_are_those_of_inference(calling, proces
     assert engine.gates(row.messages, pixels, tool_schemas()) == pytest.approx(
         dict(zip(("first", "second"), gates, strict=True)), abs=1e-4
     )
+
+
+def test_what_is_shown_is_asked_of_new_views_and_where_it_lies_of_the_picture_as_it_is(made):
+    trainer = made.trainer(rows={"views": 3})
+    player, row = trainer.player, next(one for one in trainer.rows if one.task == "classification")
+    plain = player.picture(replace(row, task="segmentation"))
+    shown = [player.picture(replace(row, question=f"What is this? {number}")) for number in range(12)]
+    assert len({one.numpy().tobytes() for one in [plain, *shown]}) == 3
+    placed = [player.picture(replace(row, question=f"Where is it? {n}", task="detection")) for n in range(6)]
+    assert all(torch.equal(one, plain) for one in placed)
 
 
 def test_tools_text_is_told_to_trl_as_not_the_models_own(calling):
@@ -288,6 +299,8 @@ def test_what_succeeds_half_of_the_time_is_asked_most():
         ({"grpo": {"no_such_key": 1}}, "no_such_key"),
         ({"rows": {"count": 0}}, "rows.count is 0"),
         ({"rows": {"count": 3}}, "a step may ask 4 questions"),
+        ({"rows": {"views": 0}}, "rows.views is 0"),
+        ({"rollouts": {"int8": 8}}, "rollouts.int8 is 8"),
         ({"rollouts": {"calls": -1}}, "rollouts.calls is -1"),
         ({"rollouts": {"again": 1}}, "'again' is missing or too many"),
         ({"curriculum": {"floor": "low"}}, "curriculum.floor is 'low'"),
