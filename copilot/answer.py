@@ -67,9 +67,10 @@ class Answer:
     """text: all of it, for a person. short: the bare answer ("colon", "yes", "212").
 
     confidence: 0–1. Of an answer read from the picture, by a model whose confidence was fitted (`confidence.json`): how
-    likely it is right, calibrated on held-out pictures. Otherwise the mean token probability of the text. gates:
-    weight of each expert. options: where the answer was chosen among given ones, how likely each of them is. looked:
-    (x, y, width, height) at level 0 of the places on a slide that were looked at in full.
+    likely it is right, calibrated on held-out pictures. Otherwise the mean token probability of the text, or, where
+    that is less, how sure the tools are of what they found and did not find. gates: weight of each expert. options:
+    where the answer was chosen among given ones, how likely each of them is. looked: (x, y, width, height) at level 0
+    of the places on a slide that were looked at in full.
     """
 
     question: str

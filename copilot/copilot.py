@@ -329,7 +329,7 @@ class Copilot:
             warnings.append("the answer was cut at the length limit")
         if any(claim.kind == "reading" for claim in claims):
             warnings.append(READING)
-        sure, likely = turn.probability, self._settled(draft, turn)
+        sure, likely = min(turn.probability, draft.certainty), self._settled(draft, turn)
         if likely:
             text, sure = max(likely.items(), key=lambda pair: pair[1])
             turn, claims = replace(turn, text=text), (Claim(text, (), True, "reading"),)

@@ -64,6 +64,12 @@ class Draft:
             self.warnings.append(f"the model wrote a tool call that does not parse: {error}")
             return None
 
+    @property
+    def certainty(self) -> float:
+        """How sure the tools are of what they found and did not find, 0–1: the least of them; 1 without any."""
+        told = [one for one in self.evidence if one.kind == "presence" and one.value is not None]
+        return min((one.value if one.found else 1 - one.value for one in told), default=1.0)
+
     def repeated(self, call: ToolCall) -> bool:
         """Whether the same call was made before; if so the model must now answer with what it has."""
         if not any((step.name, step.arguments) == (call.name, call.arguments) for step in self.steps):

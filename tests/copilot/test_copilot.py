@@ -38,6 +38,17 @@ def test_a_counted_answer_rests_on_the_tools_number(answer):
     assert find_masks(result)["nucleus"].sum() == 300
 
 
+@pytest.mark.parametrize(("presence", "found", "sure"), [(0.57, True, 0.57), (0.95, True, 0.9), (0.3, False, 0.7)])
+def test_an_answer_is_no_surer_than_the_tools(segmentor, roi, scripted, presence, found, sure):
+    class Unsure:
+        def segment(self, image, concepts, *, mpp=None):
+            drawn = segmentor.segment(image, concepts, mpp=mpp)
+            return [replace(one, presence=presence, mask=one.mask & found) for one in drawn]
+
+    text = "There are 3 nuclei." if found else "No nuclei were found in this picture."
+    assert Copilot(scripted(COUNT, text), Unsure()).ask(roi, HOW_MANY).confidence == sure
+
+
 @pytest.mark.parametrize("words", ["There are 31 nuclei.", "colon", "", "There are 3 nuclei. There are 3 nuclei."])
 def test_words_that_are_not_what_was_measured_are_replaced_by_it(answer, words):
     result = answer(COUNT, words)
