@@ -19,7 +19,7 @@ import numpy as np
 from slidekick.copilot.answer import Answer, Claim, Step, check_options, check_question
 from slidekick.copilot.confidence import Confidence, load_confidence
 from slidekick.copilot.draft import REPLACED as REPLACED
-from slidekick.copilot.draft import Draft, short_answer
+from slidekick.copilot.draft import Draft, Wanted, short_answer
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
 from slidekick.copilot.engine import SLIDE, Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
@@ -53,15 +53,6 @@ class Event:
     text: str = ""
     answer: Answer | None = None
     findings: tuple[Finding, ...] = ()
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A turn that an answer in the making waits for: what the engine is to be asked (see `Engine.turn`)."""
-
-    messages: list[dict]
-    shown: Shown
-    calls: bool
 
 
 class Copilot:

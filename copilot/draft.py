@@ -23,6 +23,15 @@ REPLACED = "the model's own words were replaced by what was measured"
 _YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IGNORECASE)
 
 
+@dataclass(frozen=True)
+class Wanted:
+    """A turn that an answer in the making waits for: what the engine is to be asked (see `Engine.turn`)."""
+
+    messages: list[dict]
+    shown: Shown
+    calls: bool
+
+
 @dataclass
 class Draft:
     """An answer in the making. shown: what the model is shown (see `show`); messages: its prompt so far."""

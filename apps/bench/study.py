@@ -23,6 +23,8 @@ from pathlib import Path
 SEEDS = (1, 2, 3)
 QUESTIONS = {"tasks": 700, "tools": 360, "classify": None}  # what is asked, and how many at most
 PAIRS = (("sft", "rl"), ("more", "rl"), ("generic", "rl"), ("sft", "more"), ("sft", "generic"), ("lora", "lora-rl"))
+# Columns of an answer that no figure is made of.
+LEFT_OUT = ("task_truth", "parts", "returned", "template", "likeness", "own_words", "picture", "rouge_l", "split")
 DONE = "minutes.json"  # of a training: minutes by the clock and of processors, once it has ended
 
 
@@ -105,7 +107,17 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
         plan = Plan(what, args.data, limit=QUESTIONS[what], beside=what == "classify")
         result = evaluate(copilot, plan, folder / what / "answers.jsonl")
         write_atomic(folder / what / "figures.json", json.dumps(result.summary, indent=1))
-        write_atomic(folder / what / "samples.jsonl", "".join(json.dumps(row) + "\n" for row in result.rows))
+        lines = [json.dumps(slim(row), ensure_ascii=False) for row in result.rows]
+        write_atomic(folder / what / "samples.jsonl", "\n".join(lines) + "\n")
+
+
+def slim(row: dict) -> dict:
+    """A row with what figures and comparisons need, small enough to be published."""
+    kept = {name: value for name, value in row.items() if name not in LEFT_OUT}
+    kept["calls"] = [{"tool": call["tool"], "argument": call["argument"]} for call in row["calls"]]
+    if row["logits"] is not None:
+        kept |= {"logits": [], "probabilities": [round(one, 4) for one in row["probabilities"]]}
+    return kept
 
 
 def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Namespace) -> Path:

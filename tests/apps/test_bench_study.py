@@ -16,6 +16,12 @@ from slidekick.rl.evaluation import run as evaluation
 CONFIGS = Path(grpo.__file__).parent / "configs"
 
 
+ROW = {
+    "id": "s/1", "answer": "glioma", "task_truth": {"mask": "x" * 9999}, "logits": [-0.123456, -3.0],
+    "probabilities": [0.123456, 0.9], "calls": [{"tool": "count", "argument": "gland", "result": {"found": True}}],
+}  # fmt: skip
+
+
 def config_of(name: str) -> dict:
     return yaml.safe_load((CONFIGS / ARMS[name].config).read_text())
 
@@ -58,7 +64,7 @@ def shop(monkeypatch, tmp_path):
 
     def evaluate(copilot, plan, journal):
         noted.append((plan.family, plan.limit))
-        return SimpleNamespace(summary={"metrics": {}}, rows=[{"id": 1}])
+        return SimpleNamespace(summary={"metrics": {}}, rows=[ROW])
 
     monkeypatch.setattr(grpo, "train_grpo", train_grpo)
     monkeypatch.setattr(mixture, "train_experts", train_experts)
@@ -78,6 +84,11 @@ def test_an_arm_is_trained_and_asked_once(shop):
     assert shop.noted == [
         ("grpo", str(shop.start)), ("fitted", "rl-2"), ("tasks", 700), ("tools", 360), ("classify", None)
     ]  # fmt: skip
+    kept = json.loads((shop.args.out / "rl-2" / "tools" / "samples.jsonl").read_text())
+    assert kept == {
+        "id": "s/1", "answer": "glioma", "logits": [], "probabilities": [0.1235, 0.9],
+        "calls": [{"tool": "count", "argument": "gland"}],
+    }  # fmt: skip
     study.run("rl", 2, shop.args)
     assert len(shop.noted) == 5
     (shop.args.out / "rl-2" / "tools" / "samples.jsonl").unlink()
