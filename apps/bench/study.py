@@ -91,6 +91,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     from slidekick.copilot.mini import WEIGHTS
     from slidekick.data.errors import InputError
     from slidekick.data.files import write_atomic
+    from slidekick.rl.evaluation.comparison import SAMPLES
     from slidekick.rl.evaluation.run import Plan, calibrate, evaluate
 
     if args.data is None:
@@ -98,7 +99,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     arm, folder = ARMS[name], folder_of(name, seed, args.out)
     start = args.start or WEIGHTS
     model = trained(arm, seed, folder, start if not arm.start else folder_of(arm.start, 0, args.out) / "adapter", args)
-    waiting = [what for what in arm.asked if not (folder / what / "samples.jsonl").is_file()]
+    waiting = [what for what in arm.asked if not (folder / what / SAMPLES).is_file()]
     copilot = Copilot.from_pretrained(str(model)) if waiting else None
     if "classify" in waiting and copilot.confidence is None:  # fitted for other weights
         copilot.confidence = calibrate(copilot, Plan("classify", args.data), folder / "val" / "answers.jsonl")
@@ -108,7 +109,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
         result = evaluate(copilot, plan, folder / what / "answers.jsonl")
         write_atomic(folder / what / "figures.json", json.dumps(result.summary, indent=1))
         lines = [json.dumps(slim(row), ensure_ascii=False) for row in result.rows]
-        write_atomic(folder / what / "samples.jsonl", "\n".join(lines) + "\n")
+        write_atomic(folder / what / SAMPLES, "\n".join(lines) + "\n")
 
 
 def slim(row: dict) -> dict:
@@ -170,9 +171,9 @@ def compared(out: Path) -> dict:
     """Means of each arm over its seeds, and the differences of `PAIRS`, for all runs in `out`. Raises InputError where
     there is none."""
     from slidekick.data.errors import InputError
-    from slidekick.rl.evaluation.comparison import compare
+    from slidekick.rl.evaluation.comparison import SAMPLES, compare
 
-    runs = {name: [p for p in places(name, out) if (p / "tasks" / "samples.jsonl").is_file()] for name in ARMS}
+    runs = {name: [p for p in places(name, out) if (p / "tasks" / SAMPLES).is_file()] for name in ARMS}
     if not any(runs.values()):
         raise InputError(f"{out}: no run of an arm in it; run some first")
     told: dict = {"runs": {name: [place.name for place in there] for name, there in runs.items() if there}}
@@ -185,7 +186,7 @@ def compared(out: Path) -> dict:
     told["pairs"] = {}
     for a, b in PAIRS:
         for what in QUESTIONS:
-            sides = [[p / what for p in runs[name] if (p / what / "samples.jsonl").is_file()] for name in (a, b)]
+            sides = [[p / what for p in runs[name] if (p / what / SAMPLES).is_file()] for name in (a, b)]
             if all(sides):
                 told["pairs"].setdefault(f"{b} less {a}", {})[what] = compare(*sides)["figures"]
     return told

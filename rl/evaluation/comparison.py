@@ -64,8 +64,8 @@ def compare(first: Path | Sequence[Path], second: Path | Sequence[Path]) -> dict
         rows = reduce(np.intersect1d, [one.rows for side in these for one in side])
         if len(rows):
             groups, sets = these[0][0].clusters(every[0], rows)
-            told[name] = _difference(these, rows, groups, sets)
-            values[name] = [_mean(side, rows) for side in these]
+            values[name] = a, b = [_mean(side, rows) for side in these]
+            told[name] = replace(_difference(these, rows, groups, sets), value=b - a)
     return {
         "what": "compare",
         "notice": RESEARCH_USE,
@@ -86,7 +86,7 @@ def _mean(side: Sequence[Measure], rows: np.ndarray) -> float:
 
 
 def _difference(sides: Sequence[Sequence[Measure]], rows: np.ndarray, groups: list, sets: list) -> Figure:
-    """Of the sides' means, on questions and runs drawn anew together."""
+    """The interval of the sides' difference, on questions and runs drawn anew together; its value is one draw's."""
     rng = np.random.default_rng(0)
 
     def drawn(index: np.ndarray) -> float:
@@ -94,8 +94,7 @@ def _difference(sides: Sequence[Sequence[Measure]], rows: np.ndarray, groups: li
         return _mean(b, rows[index]) - _mean(a, rows[index])
 
     resamples = min(one.resamples for side in sides for one in side)
-    figure = clustered(drawn, groups, sets, 0, resamples)
-    return replace(figure, value=_mean(sides[1], rows) - _mean(sides[0], rows))
+    return clustered(drawn, groups, sets, 0, resamples)
 
 
 def _number(value: float) -> float | None:

@@ -301,7 +301,7 @@ def _tools(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Me
 
 
 def _tasks(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Measure]:
-    """Each family's metric, rare classes weighed up; beside it its exact answers, what was read, and its calls."""
+    """Each family's metric, rare classes weighed up; beside it the shares that were read and that called a tool."""
     score, weight = _column(rows, "score"), _column(rows, "weight")
     task = np.array([row["task"] for row in rows])
     families = [asked[task[asked] == name] for name in sorted(set(task[asked]))]

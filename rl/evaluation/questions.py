@@ -86,7 +86,7 @@ def _digest(text: str) -> str:
 def classify_questions(items: Iterable[Item], labels: dict[str, Sequence[str]]) -> list[Question]:
     """The set's own question of every labelled picture; labels: what a set's answers may be."""
     return [
-        _of(
+        question_of(
             item,
             "classify",
             "label",
@@ -117,7 +117,7 @@ def labels_of(items: Iterable[Item]) -> dict[str, list[str]]:
 def detect_questions(items: Sequence[Item]) -> list[Question]:
     """Where each of a set's boxed classes is in each of its pictures, classes that a picture lacks included."""
     return [
-        _of(item, "detect", "boxes", BOXES.format(many=plural(name)), _grid_boxes(item, name), name)
+        question_of(item, "detect", "boxes", BOXES.format(many=plural(name)), _grid_boxes(item, name), name)
         for item in items
         for name in (_marked_names(items, item.set) if item.boxes else ())
     ]
@@ -153,7 +153,7 @@ def count_questions(items: Sequence[Item]) -> list[Question]:
         if item.instances and len(item.classes) == 1:
             numbers[_bare(next(iter(item.classes.values())))] = _objects(item.instances)
         for name, n in numbers.items():
-            found.append(_of(item, "count", "number", COUNT.format(many=plural(name)), float(n), name))
+            found.append(question_of(item, "count", "number", COUNT.format(many=plural(name)), float(n), name))
     return found
 
 
@@ -222,7 +222,8 @@ def report_question(entry: dict, name: str, picture: Path | bytes | None) -> Que
     return Question(name, f"{name}/{entry['id']}", group, "report", "text", REPORT, plain(text), picture=picture)
 
 
-def _of(item: Item, family: str, kind: str, words: str, truth: object, part: str = "", **more) -> Question:
+def question_of(item: Item, family: str, kind: str, words: str, truth: object, part: str = "", **more) -> Question:
+    """A question about an item. part: tells it from others about the same one. more: further fields."""
     name = f"{item.set}/{item.id}" + (f"#{part}" if part else "")
     group = item.group or item.id
     return Question(item.set, name, group, family, kind, words, truth, picture=item.image, mpp=item.mpp, **more)

@@ -13,7 +13,7 @@ import numpy as np
 
 from slidekick.data.items import Item
 from slidekick.grounding.export import from_rle
-from slidekick.rl.evaluation.questions import Question
+from slidekick.rl.evaluation.questions import Question, question_of
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.tasks import SLIDE_TASKS, TASKS, Rollout, Row, ToolStep
 
@@ -46,18 +46,8 @@ def task_questions(items: Sequence[Item], most: int | None = None) -> list[Quest
 
 
 def _question(row: Row, item: Item) -> Question:
-    return Question(
-        set=item.set,
-        id=f"{item.set}/{item.id}#{row.task}#{row.question}",
-        group=item.group or item.id,
-        family="tasks",
-        kind="text",
-        question=row.question,
-        truth=row.truth["answer"],
-        picture=item.image,
-        mpp=item.mpp,
-        notes={"task": row.task, "task_truth": row.truth},
-    )
+    notes, part = {"task": row.task, "task_truth": row.truth}, f"{row.task}#{row.question}"
+    return question_of(item, "tasks", "text", row.question, row.truth["answer"], part, notes=notes)
 
 
 def judged(row: dict) -> dict:

@@ -18,7 +18,7 @@ import numpy as np
 
 from slidekick.data.items import Item
 from slidekick.rl.evaluation import tool_wordings as new
-from slidekick.rl.evaluation.questions import Question, is_labelled
+from slidekick.rl.evaluation.questions import Question, is_labelled, question_of
 from slidekick.rl.instructions import GENERAL, question_for
 from slidekick.rl.instructions.classification import YES_NO
 from slidekick.rl.instructions.concepts import Word, names, phrasings, strangers
@@ -176,15 +176,5 @@ def _next(queue: deque[T], holds: Callable[[T], bool] = lambda _: True) -> T:
 
 def _question(item: Item, words: str, notes: dict) -> Question:
     expected, argument = notes["expected_tool"], notes["expected_argument"]
-    return Question(
-        set=item.set,
-        id=f"{item.set}/{item.id}#{words}",
-        group=item.group or item.id,
-        family="tools",
-        kind="text",
-        question=words,
-        truth=expected if argument is None else f"{expected}({argument})",
-        picture=item.image,
-        mpp=item.mpp,
-        notes=notes,
-    )
+    truth = expected if argument is None else f"{expected}({argument})"
+    return question_of(item, "tools", "text", words, truth, words, notes=notes)
