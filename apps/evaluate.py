@@ -110,15 +110,12 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)
     summary, rows = _grounding(args) if args.what == "grounding" else _generalist(args)
     if args.out:
-        write_atomic(args.out / "figures.json", json.dumps(summary, indent=1))
-        write_atomic(args.out / "samples.jsonl", "".join(json.dumps(row, default=_plain) + "\n" for row in rows))
+        from slidekick.rl.evaluation.comparison import save_run
+
+        save_run(args.out, summary, rows)
     table = _grounding_table if args.what == "grounding" else _metrics_table
     print(json.dumps(summary, indent=1) if args.json else table(summary))
     return 0
-
-
-def _plain(value):
-    return value.tolist()
 
 
 # ---- the generalist

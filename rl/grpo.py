@@ -267,12 +267,17 @@ def check_reporters(plan: Mapping, where: Path) -> None:
 
 def save(experts: Experts, start: Path, folder: Path) -> Path:
     """The adapter in `start` with these experts in place of its own."""
+    copy_base(start, folder)
+    experts.save(folder / EXPERTS, BASE)
+    return folder
+
+
+def copy_base(start: Path, folder: Path) -> None:
+    """What lies below the experts of `start`, slides' weights among it; no confidence, which was fitted with them."""
     for file in ("adapter_config.json", "adapter_model.safetensors", TOWER):
         write_atomic(folder / file, (start / file).read_bytes())
     if (start / SLIDES).is_dir():
         shutil.copytree(start / SLIDES, folder / SLIDES, dirs_exist_ok=True)
-    experts.save(folder / EXPERTS, BASE)
-    return folder
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -90,8 +90,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     from slidekick.copilot.copilot import Copilot
     from slidekick.copilot.mini import WEIGHTS
     from slidekick.data.errors import InputError
-    from slidekick.data.files import write_atomic
-    from slidekick.rl.evaluation.comparison import SAMPLES
+    from slidekick.rl.evaluation.comparison import SAMPLES, save_run
     from slidekick.rl.evaluation.run import Plan, calibrate, evaluate
 
     if args.data is None:
@@ -107,9 +106,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     for what in waiting:
         plan = Plan(what, args.data, limit=QUESTIONS[what], beside=what == "classify")
         result = evaluate(copilot, plan, folder / what / "answers.jsonl")
-        write_atomic(folder / what / "figures.json", json.dumps(result.summary, indent=1))
-        lines = [json.dumps(slim(row), ensure_ascii=False) for row in result.rows]
-        write_atomic(folder / what / SAMPLES, "\n".join(lines) + "\n")
+        save_run(folder / what, result.summary, [slim(row) for row in result.rows])
 
 
 def slim(row: dict) -> dict:
@@ -143,7 +140,7 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
     else:
         add = start / "experts" if arm.config == "experts-more.yaml" else None
         experts = train_experts(path, args.data, folder, resume=True, add=add)
-        shutil.copytree(start, model, ignore=shutil.ignore_patterns("experts", "confidence.json"), dirs_exist_ok=True)
+        grpo.copy_base(start, model)
         shutil.copytree(experts, model / "experts", dirs_exist_ok=True)
     clock, own = (now - then for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True))
     write_atomic(folder / DONE, json.dumps({"clock": round(clock / 60, 1), "processors": round(own / 60, 1)}))

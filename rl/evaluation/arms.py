@@ -6,7 +6,6 @@ against each other arm on the same questions and the same resamples (see `compar
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,8 +16,7 @@ from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import ABOUT, EXPERTS, load_experts
 from slidekick.copilot.mini import WEIGHTS, load_generalist, weights_hash
 from slidekick.data.errors import InputError
-from slidekick.data.files import write_atomic
-from slidekick.rl.evaluation.comparison import SAMPLES, compare
+from slidekick.rl.evaluation.comparison import compare, save_run
 from slidekick.rl.evaluation.run import Plan, evaluate
 
 CLASSIFIER = "xlora_classifier.safetensors"  # what `rl/xlora.py` writes; named here, since that room loads PEFT
@@ -83,8 +81,7 @@ def side_by_side(arms: Arms, plan: Plan, out: Path, segmentor=None) -> dict:
     metrics: dict[str, dict] = {}
     for name, copilot in arms.copilots(segmentor):
         result = evaluate(copilot, replace(plan, beside=False), out / name / "answers.jsonl")
-        write_atomic(out / name / "figures.json", json.dumps(result.summary, indent=1))
-        write_atomic(out / name / SAMPLES, "".join(json.dumps(row) + "\n" for row in result.rows))
+        save_run(out / name, result.summary, result.rows)
         metrics[name] = result.summary["metrics"]
     others = [name for name in metrics if name != OURS]
     return {

@@ -7,11 +7,12 @@ A model that reads tissue says the same of a turned picture, and nothing right o
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
 NONE, BLANK = "none", "blank"
+WORDING = "wording "  # and a number: a question in other words, its picture unchanged
 GREY, BLANK_SIDE = 128, 192  # a blank picture: middle grey, of mini's own size
 QUALITY = 50
 
@@ -58,3 +59,11 @@ CHANGES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "stain -10 %": stained(0.9),
     "stain +10 %": stained(1.1),
 }
+
+
+def kinds_of(rows: Iterable[Mapping]) -> dict[str, tuple[str, ...]]:
+    """Kinds of disturbance -> their changes that occur among rows; other wordings are the kind "wording"."""
+    there = {row["change"] for row in rows}
+    kinds = {"wording": tuple(sorted(change for change in there if change.startswith(WORDING)))}
+    kinds |= {kind: tuple(change for change in changes if change in there) for kind, changes in KINDS.items()}
+    return {kind: changes for kind, changes in kinds.items() if changes}

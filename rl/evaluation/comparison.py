@@ -17,17 +17,25 @@ import numpy as np
 
 from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.data.errors import InputError
+from slidekick.data.files import write_atomic
 from slidekick.data.statistics import Figure, clustered
-from slidekick.rl.evaluation.changes import NONE
-from slidekick.rl.evaluation.measures import Measure, flat, measures_of
+from slidekick.rl.evaluation.changes import NONE, kinds_of
+from slidekick.rl.evaluation.measures import Measure, consistency, flat, measures_of
 
-SAMPLES = "samples.jsonl"
+FIGURES, SAMPLES = "figures.json", "samples.jsonl"
 SAME = ("family", "kind", "question", "options", "truth", "picture_sha256", "group")
 NEEDED = ("id", "set", "change", "parser", "said", "right", "score", "logits", *SAME)
 
 
+def save_run(place: Path, summary: dict, rows: Sequence[dict]) -> None:
+    """figures.json and samples.jsonl of a run, into the folder `place`."""
+    write_atomic(place / FIGURES, json.dumps(summary, indent=1))
+    lines = [json.dumps(row, ensure_ascii=False, default=np.ndarray.tolist) + "\n" for row in rows]
+    write_atomic(place / SAMPLES, "".join(lines))
+
+
 def load_run(place: Path) -> list[dict]:
-    """Rows of a run, asked as they are: its --out folder or its samples.jsonl. Raises InputError."""
+    """Rows of a run: its --out folder or its samples.jsonl. Raises InputError."""
     file = place / SAMPLES if place.is_dir() else place
     if not file.is_file():
         raise InputError(f"{file}: no such file; give a folder that `slidekick evaluate ... --out` wrote")
@@ -39,8 +47,7 @@ def load_run(place: Path) -> list[dict]:
                 raise ValueError(f"{missing[0]} is missing")
         except (ValueError, TypeError) as error:
             raise InputError(f"{file}:{number}: no sample of an evaluation ({error}); give another run") from error
-        if row["change"] == NONE:
-            rows.append(row)
+        rows.append(row)
     if not rows:
         raise InputError(f"{file}: holds no sample; give another run")
     return rows
@@ -56,7 +63,7 @@ def compare(first: Path | Sequence[Path], second: Path | Sequence[Path]) -> dict
     places = [[side] if isinstance(side, Path) else list(side) for side in (first, second)]
     every = _paired([place for side in places for place in side])
     sides = [every[: len(places[0])], every[len(places[0]) :]]
-    measures = [[measures_of(rows) for rows in side] for side in sides]
+    measures = [[measures_of(rows) | consistency(rows, kinds_of(rows)) for rows in side] for side in sides]
     told: dict[str, Figure] = {}
     values: dict[str, list[float]] = {}
     for name in (name for name in measures[0][0] if all(name in one for side in measures for one in side)):
@@ -72,7 +79,7 @@ def compare(first: Path | Sequence[Path], second: Path | Sequence[Path]) -> dict
         "family": every[0][0]["family"],
         "parser": every[0][0]["parser"],
         "runs": [", ".join(place.name for place in side) for side in places],
-        "common": len(every[0]),
+        "common": sum(row["change"] == NONE for row in every[0]),
         "metrics": flat(told),
         "figures": {
             name: {"a": _number(values[name][0]), "b": _number(values[name][1]), "difference": figure.to_dict()}
@@ -102,7 +109,7 @@ def _number(value: float) -> float | None:
 
 
 def _paired(places: Sequence[Path]) -> list[list[dict]]:
-    """The rows of the questions that all runs hold, in the same order."""
+    """The rows of the questions that all runs hold, changed ones beside them, in the same order."""
     runs = [load_run(place) for place in places]
     for key, what in (("parser", "read by"), ("family", "asked as")):
         ways = [sorted({row[key] for row in rows}) for rows in runs]
@@ -112,12 +119,12 @@ def _paired(places: Sequence[Path]) -> list[list[dict]]:
                 raise InputError(
                     f"{places[0].name} was {what} {told[0]}, {place.name} {what} {told[1]}: run one of them anew"
                 )
-    by_id = [{row["id"]: row for row in rows} for rows in runs]
-    common = [row["id"] for row in runs[0] if all(row["id"] in one for one in by_id)]
-    if not common:
+    by_id = [{(row["id"], row["change"]): row for row in rows} for rows in runs]
+    common = [name for name in by_id[0] if all(name in one for one in by_id)]
+    if not any(change == NONE for _, change in common):
         raise InputError(f"{' and '.join(place.name for place in places)} share no question; run them on the same data")
     for name in common:
         for place, one in zip(places, by_id, strict=True):
             if differs := next((key for key in SAME if by_id[0][name][key] != one[name][key]), None):
-                raise InputError(f"{name}: {differs} differs between {places[0].name} and {place.name}; run one anew")
+                raise InputError(f"{name[0]}: {differs} differs in {places[0].name} and {place.name}; run one anew")
     return [[one[name] for name in common] for one in by_id]

@@ -17,7 +17,7 @@ from slidekick.data.items import Item, load_items
 from slidekick.rl import scores
 from slidekick.rl.evaluation import task_questions
 from slidekick.rl.evaluation.asking import Asker, Journal, ask_of, digest
-from slidekick.rl.evaluation.changes import BLANK, KINDS, NONE
+from slidekick.rl.evaluation.changes import BLANK, KINDS, NONE, WORDING, kinds_of
 from slidekick.rl.evaluation.formats import read_questions
 from slidekick.rl.evaluation.measures import RISK, SMALL, Measure, abstaining, consistency, figures, flat, measures_of
 from slidekick.rl.evaluation.questions import (
@@ -274,15 +274,12 @@ def _consistency(asker: Asker, questions, rows: list[dict], plan: Plan, confiden
     reworded = [(one, number) for one in chosen for number in range(len(one.wordings))]
     said = asker.ask([ask_of(one, words=one.wordings[number]) for one, number in reworded], "other words")
     for (one, number), answer in zip(reworded, said, strict=True):
-        row = row_of(one, answer, plan.split, f"wording {number + 2}", confidence)
+        row = row_of(one, answer, plan.split, f"{WORDING}{number + 2}", confidence)
         rows = [*rows, row | {"question": one.wordings[number]}]
-    most = max((number + 2 for _, number in reworded), default=1)
-    kinds = {"wording": tuple(f"wording {number}" for number in range(2, most + 1))}
     if plan.perturb:
         for change in (change for changes in KINDS.values() for change in changes):
             rows = [*rows, *ask_rows(asker, chosen, plan.split, confidence, change)]
-        kinds |= KINDS
-    return rows, consistency(rows, kinds)
+    return rows, consistency(rows, kinds_of(rows))
 
 
 def _commonest(rows: Sequence[dict], plan: Plan) -> None:

@@ -50,7 +50,8 @@ def shop(monkeypatch, tmp_path):
     noted = []
     start = tmp_path / "start"
     (start / "experts").mkdir(parents=True)
-    (start / "tower.safetensors").write_text("tower")
+    for name in ("tower.safetensors", "adapter_config.json", "adapter_model.safetensors"):
+        (start / name).write_text("tower")
     (start / "confidence.json").write_text("{}")
 
     def train_grpo(path, data, out, resume):

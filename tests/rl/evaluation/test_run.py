@@ -12,7 +12,7 @@ from slidekick.copilot.confidence import Confidence
 from slidekick.data.errors import InputError
 from slidekick.data.items import load_items
 from slidekick.rl.evaluation import run, yardsticks
-from slidekick.rl.evaluation.comparison import compare
+from slidekick.rl.evaluation.comparison import compare, save_run
 from slidekick.rl.evaluation.page import to_html, worst
 from slidekick.rl.evaluation.run import Plan, calibrate, evaluate
 
@@ -189,6 +189,17 @@ def test_runs_are_compared_on_the_same_draws(colours, fake, plan, tmp_path):
     one = several["figures"]["balanced_accuracy_mean"]
     assert (one["a"], one["b"], one["difference"]["value"]) == (1, 0.75, -0.25)
     assert several["runs"] == ["a", "a, b"]
+
+
+def test_what_is_asked_in_other_words_counts_for_consistency_alone(colours, plan, tmp_path):
+    rows = evaluate(colours, plan).rows
+    fickle = [row | {"said": None, "right": 0.0} if row["change"].startswith("wording") else row for row in rows]
+    save_run(tmp_path / "a", {}, rows)
+    save_run(tmp_path / "b", {}, fickle)
+    told = compare(tmp_path / "a", tmp_path / "b")
+    assert (told["common"], told["metrics"]["accuracy"]) == (2, 0)
+    one = told["figures"]["consistency_wording"]
+    assert (one["a"], one["b"], one["difference"]["n"]) == (1, 0, len(rows) - 2)
 
 
 def test_intervals_tell_how_far_seeds_differ(colours, fake, plan, tmp_path):
