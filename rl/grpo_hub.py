@@ -30,6 +30,7 @@ from slidekick.rl.sft import ADAPTER, CHECKPOINTS
 from slidekick.rl.sft_hub import placement
 from slidekick.rl.tasks import Row, ToolStep
 
+RECORD = "record.json"  # of a checkpoint, beside what trainers keep
 FOREIGN = ("scale_rewards", "num_iterations", "remove_unused_columns", "output_dir")  # keys that are ours to set
 
 
@@ -106,6 +107,14 @@ class HubTaskTrainer(GRPOTrainer):
         scale = torch.tensor([self.spread.of(row["task"]) for row in inputs], device=made["advantages"].device)
         made["advantages"] = made["advantages"] / scale
         return made
+
+    def _save(self, output_dir: str | None = None, state_dict=None) -> None:
+        super()._save(output_dir, state_dict)
+        write_atomic(Path(output_dir or self.args.output_dir) / RECORD, json.dumps({"spread": self.spread.state()}))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model=None) -> None:
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+        self.spread.restore(json.loads((Path(resume_from_checkpoint) / RECORD).read_text())["spread"])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         read = [
@@ -217,8 +226,8 @@ def _first_line(error: Exception) -> str:
 
 def _finish(out: Path, base: Base, processor, history: Sequence[dict]) -> None:
     folder = out / ADAPTER
-    (folder / "training_args.bin").unlink(missing_ok=True)
-    (folder / "README.md").unlink(missing_ok=True)  # peft's blank card
+    for file in ("training_args.bin", RECORD, "README.md"):  # the last is peft's blank card
+        (folder / file).unlink(missing_ok=True)
     adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
     adapter |= {"base_model_name_or_path": base.name, "revision": base.revision}
     write_atomic(folder / ADAPTER_CONFIG, json.dumps(adapter, indent=1))

@@ -1,6 +1,11 @@
 """Reinforcement of hub models by the same command: a tiny random Qwen2.5-VL, its tools, rewards and adapter."""
 
 import json
+import math
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +35,7 @@ CONFIG = {
     },
 }  # fmt: skip
 
+RUNS = ("whole", "cut")
 LONG = {
     name: Task(name, None, lambda rollout, truth: rollout.text, lambda said, *_: {"score": len(said) % 6 / 5})
     for name in ("classification", "closed_vqa")
@@ -74,6 +80,37 @@ def test_two_steps_give_an_adapter_that_loads(config_file, labelled, tmp_path, h
     assert any(value.any() for name, value in learnt.items() if "lora_B" in name)
     copilot = Copilot.from_pretrained(str(folder), Drawn())
     assert copilot.versions["model"] == "adapter"
+
+
+def test_a_run_resumed_after_a_checkpoint_ends_like_one_that_never_stopped(config_file, labelled, tmp_path):
+    whole = train_grpo(config_file(), labelled, tmp_path / "whole")
+    first = tmp_path / "whole" / "checkpoints" / "checkpoint-1"
+    shutil.copytree(first, tmp_path / "cut" / "checkpoints" / "checkpoint-1")
+    resumed = train_grpo(config_file(), labelled, tmp_path / "cut", resume=True)
+    assert sorted(file.name for file in whole.iterdir()) == sorted(file.name for file in resumed.iterdir())
+    straight, after = (load_file(one / "adapter_model.safetensors") for one in (whole, resumed))
+    assert all(straight[name].equal(after[name]) for name in straight)
+    spread = [json.loads((tmp_path / run / "checkpoints/checkpoint-2/record.json").read_text()) for run in RUNS]
+    assert spread[0] == spread[1] != json.loads((first / "record.json").read_text())
+
+
+def test_two_processes_of_accelerate_train_one_adapter(hub_folder, labelled, tmp_path):
+    config = {**CONFIG, "base": {**CONFIG["base"], "name": str(hub_folder)}}
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(config | {"grpo": {**CONFIG["grpo"], "max_steps": 1}}))
+    # Its launcher of many GPUs is torchrun; where there is none, the trainer stays on the CPU and they talk over gloo.
+    launch = ["accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--main_process_port", "0"]
+    command = ["slidekick.rl.grpo", "--config", tmp_path / "run.yaml", "--data", labelled, "--out", tmp_path / "out"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", *launch, "-m", *map(str, command)], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "out" / "adapter" / "adapter_model.safetensors").is_file()
+    step = json.loads((tmp_path / "out" / "log.json").read_text())[0]
+    assert step["num_tokens"] > 0
+    told = json.loads((tmp_path / "out" / "checkpoints" / "checkpoint-1" / "record.json").read_text())["spread"]
+    groups = 4  # of two answers each: four answers a process
+    assert math.prod(1 - weight for weight, *_ in told.values()) == pytest.approx(0.9**groups)
 
 
 def test_a_guard_ends_a_run_with_the_last_good_checkpoint(config_file, labelled, tmp_path, capsys):
