@@ -8,8 +8,8 @@ keeps no state between questions; a conversation is the list of earlier answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy as np
 from slidekick.copilot.answer import Answer, Claim, Step, check_options, check_question
 from slidekick.copilot.confidence import Confidence, load_confidence
 from slidekick.copilot.draft import REPLACED as REPLACED
-from slidekick.copilot.draft import Draft, Wanted, short_answer
+from slidekick.copilot.draft import Draft, Event, Wanted, short_answer
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
 from slidekick.copilot.engine import SLIDE, Engine, TorchEngine, Turn
 from slidekick.copilot.evidence import check_text
@@ -30,29 +30,14 @@ from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Sh
 from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
+from slidekick.copilot.together import together
 from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi, Slide
-from slidekick.grounding.finding import Finding
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
 UNSURE = "unsure: of answers held for as unlikely as this one, more than {:.0%} are wrong; do not rely on it"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
-
-
-@dataclass(frozen=True)
-class Event:
-    """Something that happened while answering.
-
-    kind: "tool_start" | "tool_end" (`step`; `findings` at the end) | "text" (`text`: what was added) |
-    "answer".
-    """
-
-    kind: str
-    step: Step | None = None
-    text: str = ""
-    answer: Answer | None = None
-    findings: tuple[Finding, ...] = ()
 
 
 class Copilot:
@@ -149,32 +134,29 @@ class Copilot:
 
         firsts: the first turn of each where they were written before. Raises InputError as `ask`.
         """
-        answers: list[Answer | None] = [None] * len(asked)
-        going = {i: self._answer(Draft(check_question(words), box)) for i, (box, words) in enumerate(asked)}
-        turns: dict[int, Turn | None] = dict.fromkeys(going)
-        written = list(firsts)
-        while going:
-            wanted: dict[int, Wanted] = {}
-            for i in list(going):
-                event = self._until_asked(going[i], turns[i])
-                if isinstance(event, Wanted):
-                    wanted[i] = event
-                else:
-                    answers[i] = event.answer
-                    del going[i]
-            if not written and wanted:
-                prompts = [(one.messages, one.shown) for one in wanted.values()]
-                written = self.engine.turns(prompts, self.schemas, [one.calls for one in wanted.values()])
-            turns, written = dict(zip(wanted, written, strict=True)), []
-        return answers
+        drafts = [Draft(check_question(words), box) for box, words in asked]
+        ended = {index: event.answer for index, event in self.stream_many(drafts, firsts) if event.kind == "answer"}
+        return [ended[index] for index in range(len(drafts))]
 
-    @staticmethod
-    def _until_asked(answering: Iterator[Event | Wanted], turn: Turn | None) -> Event | Wanted:
-        """An answer in the making goes on with a turn until it wants the next one, or ends with its last event."""
-        event = answering.send(None if turn is None else iter((turn.text, turn)))
-        while isinstance(event, Event) and event.kind != "answer":
-            event = next(answering)
-        return event
+    def stream_many(
+        self,
+        drafts: Sequence[Draft],
+        firsts: Sequence[Turn] = (),
+        dropped: Callable[[int], bool] = lambda _: False,
+    ) -> Iterator[tuple[int, Event]]:
+        """The same as it happens: the number of a draft (see `draft`) and an event of its answer, in any order.
+
+        Text comes a turn at a time. dropped: asked before each turn of a draft whether nobody waits for it any more.
+        """
+        return together(self, drafts, firsts, dropped)
+
+    def draft(
+        self, roi: Roi | Survey, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None
+    ) -> Draft:
+        """The beginning of an answer; arguments and errors as of `ask`."""
+        question = check_question(question)
+        box = self.toolbox(roi, question) if box is None else box
+        return Draft(question, box, list(history)[-self.engine.history :] if self.engine.history else [])
 
     def stream(
         self,
@@ -185,10 +167,7 @@ class Copilot:
         box: Toolbox | None = None,
     ) -> Iterator[Event]:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
-        question = check_question(question)
-        box = self.toolbox(roi, question) if box is None else box
-        shown = list(history)[-self.engine.history :] if self.engine.history else []
-        return self._driven(self._answer(Draft(question, box, shown)))
+        return self._driven(self.answering(self.draft(roi, question, history, box=box)))
 
     def _driven(self, answering: Generator[Event | Wanted, Iterator[str | Turn] | None]) -> Iterator[Event]:
         """The events of an answer in the making, whose turns the engine writes one by one."""
@@ -262,7 +241,7 @@ class Copilot:
         if most == 1:
             draft.warnings.append(ALONE)
 
-    def _answer(self, draft: Draft) -> Generator[Event | Wanted, Iterator[str | Turn] | None]:
+    def answering(self, draft: Draft) -> Generator[Event | Wanted, Iterator[str | Turn] | None]:
         """Events, and where a turn of the model is needed `Wanted`, in answer to which its pieces are sent in."""
         self._show(draft)
         calls_left = MAX_STEPS

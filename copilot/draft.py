@@ -18,9 +18,25 @@ from slidekick.copilot.pictures import Pictures, Shown
 from slidekick.copilot.sentences import measured_text
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.tools import Outcome, Toolbox
+from slidekick.grounding.finding import Finding
 
 REPLACED = "the model's own words were replaced by what was measured"
 _YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened while answering.
+
+    kind: "tool_start" | "tool_end" (`step`; `findings` at the end) | "text" (`text`: what was added) |
+    "answer".
+    """
+
+    kind: str
+    step: Step | None = None
+    text: str = ""
+    answer: Answer | None = None
+    findings: tuple[Finding, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -211,6 +211,25 @@ def test_first_turns_that_are_there_already_are_not_written_again(segmentor, roi
         copilot.ask_many([(copilot.toolbox(roi), "?!")])
 
 
+def test_many_answers_are_told_as_they_grow_and_one_that_nobody_waits_for_is_left(segmentor, roi):
+    engine = Together([COUNT, "Colon.", COUNT], ["There are 3 nuclei."])
+    copilot = Copilot(engine, segmentor)
+    drafts = [copilot.draft(roi, words) for words in (HOW_MANY, "Which organ?", HOW_MANY)]
+    heard = []
+    for index, event in copilot.stream_many(drafts, dropped=lambda index: index == 2 and len(heard) > 2):
+        heard.append((index, event.kind))
+    assert heard == [
+        (0, "tool_start"), (0, "tool_end"), (1, "text"), (1, "answer"), (0, "text"), (0, "answer"),
+    ]  # fmt: skip
+    assert [len(asked) for asked, _ in engine.asked] == [3, 1]
+
+
+def test_an_engine_that_writes_one_turn_at_a_time_answers_many_too(segmentor, roi, scripted):
+    copilot = Copilot(scripted(COUNT, "Colon.", "There are 3 nuclei."), segmentor)
+    answers = copilot.ask_many([(copilot.toolbox(roi), HOW_MANY), (copilot.toolbox(roi), "Which organ?")])
+    assert [one.text for one in answers] == ["There are 3 nuclei.", "Colon."]
+
+
 def test_text_that_begins_like_a_call_is_shown_in_full(segmentor, roi, scripted):
     events = list(Copilot(scripted("<tool"), segmentor).stream(roi, HOW_MANY))
     assert "".join(event.text for event in events) == "<tool"
