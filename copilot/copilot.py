@@ -8,7 +8,7 @@ keeps no state between questions; a conversation is the list of earlier answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -21,7 +21,7 @@ from slidekick.copilot.confidence import Confidence, load_confidence
 from slidekick.copilot.draft import REPLACED as REPLACED
 from slidekick.copilot.draft import Draft, Event, Wanted, short_answer
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
-from slidekick.copilot.engine import SLIDE, Engine, TorchEngine, Turn
+from slidekick.copilot.engine import SLIDE, Engine, TorchEngine
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.experts import EXPERTS, load_experts
 from slidekick.copilot.grammar import ToolCall, opens_call
@@ -30,8 +30,9 @@ from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Sh
 from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
-from slidekick.copilot.together import together
+from slidekick.copilot.together import Making, alone, together
 from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi, Slide
 
@@ -134,21 +135,10 @@ class Copilot:
 
         firsts: the first turn of each where they were written before. Raises InputError as `ask`.
         """
-        drafts = [Draft(check_question(words), box) for box, words in asked]
-        ended = {index: event.answer for index, event in self.stream_many(drafts, firsts) if event.kind == "answer"}
-        return [ended[index] for index in range(len(drafts))]
-
-    def stream_many(
-        self,
-        drafts: Sequence[Draft],
-        firsts: Sequence[Turn] = (),
-        dropped: Callable[[int], bool] = lambda _: False,
-    ) -> Iterator[tuple[int, Event]]:
-        """The same as it happens: the number of a draft (see `draft`) and an event of its answer, in any order.
-
-        Text comes a turn at a time. dropped: asked before each turn of a draft whether nobody waits for it any more.
-        """
-        return together(self, drafts, firsts, dropped)
+        makings = [self.answering(Draft(check_question(words), box)) for box, words in asked]
+        events = together(self.engine, makings, firsts)
+        ended = {index: event.answer for index, event in events if event.kind == "answer"}
+        return [ended[index] for index in range(len(makings))]
 
     def draft(
         self, roi: Roi | Survey, question: str, history: Sequence[Answer] = (), *, box: Toolbox | None = None
@@ -167,21 +157,7 @@ class Copilot:
         box: Toolbox | None = None,
     ) -> Iterator[Event]:
         """The same, as it happens: tool steps, pieces of text, and the answer as the last event."""
-        return self._driven(self.answering(self.draft(roi, question, history, box=box)))
-
-    def _driven(self, answering: Generator[Event | Wanted, Iterator[str | Turn] | None]) -> Iterator[Event]:
-        """The events of an answer in the making, whose turns the engine writes one by one."""
-        pieces = None
-        while True:
-            try:
-                event = answering.send(pieces)
-            except StopIteration:
-                return
-            pieces = None
-            if isinstance(event, Wanted):
-                pieces = self.engine.turn(event.messages, event.shown, self.schemas, calls=event.calls)
-            else:
-                yield event
+        return alone(self.engine, self.answering(self.draft(roi, question, history, box=box)))
 
     def choose(self, roi: Roi, question: str, options: Sequence[str]) -> Answer:
         """The likeliest of given answers, with `options` telling how likely the model holds each; no tool is used.
@@ -241,8 +217,8 @@ class Copilot:
         if most == 1:
             draft.warnings.append(ALONE)
 
-    def answering(self, draft: Draft) -> Generator[Event | Wanted, Iterator[str | Turn] | None]:
-        """Events, and where a turn of the model is needed `Wanted`, in answer to which its pieces are sent in."""
+    def answering(self, draft: Draft) -> Making:
+        """An answer in the making, to be driven by `alone` or `together` (see together.py)."""
         self._show(draft)
         calls_left = MAX_STEPS
         while True:
@@ -266,10 +242,10 @@ class Copilot:
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
 
-    def _turn(self, draft: Draft, calls: bool) -> Generator[Event | Wanted, Iterator[str | Turn] | None, Turn]:
+    def _turn(self, draft: Draft, calls: bool) -> Generator[Event | Wanted, Iterator[str | Turn], Turn]:
         """One model turn; its text is passed on as it comes unless the turn is a call. Returns the turn."""
         held, spoken = "", False
-        for piece in (yield Wanted(draft.messages, draft.shown, calls)):
+        for piece in (yield Wanted(draft.messages, draft.shown, self.schemas, calls, draft.expert)):
             if isinstance(piece, Turn):
                 turn = piece
             elif spoken:

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from slidekick.copilot.answer import Answer, Evidence, Step
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import CallError, ToolCall, parse_turn
 from slidekick.copilot.messages import history_messages, step_messages, user_message
@@ -18,6 +17,7 @@ from slidekick.copilot.pictures import Pictures, Shown
 from slidekick.copilot.sentences import measured_text
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.tools import Outcome, Toolbox
+from slidekick.copilot.turn import Turn
 from slidekick.grounding.finding import Finding
 
 REPLACED = "the model's own words were replaced by what was measured"
@@ -28,8 +28,8 @@ _YES_NO = re.compile(r"\s*(?:is|are|was|were|do|does|did|has|have|any)\b", re.IG
 class Event:
     """Something that happened while answering.
 
-    kind: "tool_start" | "tool_end" (`step`; `findings` at the end) | "text" (`text`: what was added) |
-    "answer".
+    kind: "tool_start" | "tool_end" (`step`; `findings` at the end) | "text" (`text`: what was added) | "answer", or
+    "turn" where a model's turn by itself was wanted.
     """
 
     kind: str
@@ -37,20 +37,24 @@ class Event:
     text: str = ""
     answer: Answer | None = None
     findings: tuple[Finding, ...] = ()
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """A turn that an answer in the making waits for: what the engine is to be asked (see `Engine.turn`)."""
+    """A turn that an answer in the making waits for: what the engine is to be asked (see `TorchEngine.turn`)."""
 
     messages: list[dict]
     shown: Shown
-    calls: bool
+    tools: tuple[dict, ...]
+    calls: bool = True
+    expert: str | None = None
 
 
 @dataclass
 class Draft:
-    """An answer in the making. shown: what the model is shown (see `show`); messages: its prompt so far."""
+    """What an answer in the making knows. shown: what the model is shown (see `show`); messages: its prompt so far;
+    expert: who speaks (see `TorchEngine.turn`); turns: what was written so far."""
 
     question: str
     box: Toolbox
@@ -60,6 +64,8 @@ class Draft:
     steps: list[Step] = field(default_factory=list)
     evidence: list[Evidence] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    expert: str | None = None
+    turns: list[Turn] = field(default_factory=list)
 
     def show(self, shown: Shown) -> None:
         """Begin the prompt, with `shown` in its first question."""
@@ -83,6 +89,7 @@ class Draft:
 
     def read(self, turn: Turn) -> ToolCall | None:
         """The turn's call; None where it is the final text. A broken call (no grammar) counts as text."""
+        self.turns.append(turn)
         try:
             return parse_turn(turn.text)
         except CallError as error:

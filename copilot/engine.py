@@ -11,7 +11,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Protocol
 
@@ -24,8 +24,9 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids, questions
 from slidekick.copilot.grammar import TurnGrammar, askable
 from slidekick.copilot.hub import chat_template
-from slidekick.copilot.options import token_ids, weigh, write
+from slidekick.copilot.options import token_ids, turn_of, weigh, write
 from slidekick.copilot.pictures import MOST_PICTURES, Shown, SlidePicture, pixels_of, takes_several, with_pictures
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 
 # The longest call the grammar admits is 265 tokens (48 letters of four bytes, a token each, and the JSON
@@ -35,28 +36,13 @@ SLIDE = "slide"  # the expert that speaks about slides
 MAX_HISTORY = 4  # earlier answers before a question: small models lose the question behind more
 
 
-@dataclass(frozen=True)
-class Turn:
-    """A finished turn. text: without end tokens. probability: mean probability that the model gave its
-    tokens, 0–1.
-
-    complete: False when the token budget cut it. gates: weight of each expert that spoke, by name. likelihood:
-    probability of the whole turn, end token included; 0 where the engine does not tell.
-    """
-
-    text: str
-    probability: float
-    complete: bool = True
-    gates: dict[str, float] = field(default_factory=dict)
-    likelihood: float = 0.0
-
-
 class Engine(Protocol):
     """What the copilot needs of a model. history: how many earlier answers it may be shown before a question.
 
     An engine may also have `turns` (several first turns at once), `options` (given answers weighed) and `likeness` (how
     alike picture and answers are), as `TorchEngine` has; they are used where they are. So are `pictures`, how many one
-    prompt may show of a slide (else 1), and `reads_slides`, whether it is shown a slide's tokens in their place.
+    prompt may show of a slide (else 1), `reads_slides`, whether it is shown a slide's tokens in their place, and
+    `speakers`, the experts that `turn` and `turns` take by name.
     """
 
     name: str
@@ -110,13 +96,20 @@ class TorchEngine:
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 
     def turn(
-        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], *, calls: bool = True
+        self,
+        messages: Sequence[dict],
+        image: Shown,
+        tools: Sequence[dict],
+        *,
+        calls: bool = True,
+        expert: str | None = None,
     ) -> Iterator[str | Turn]:
-        """See `Engine.turn`. Raises what `generate` raises; leaving the iterator early stops the model."""
+        """See `Engine.turn`. expert: who speaks, in place of those that picture and question ask for; "": none of them.
+        Raises what `generate` raises; leaving the iterator early stops the model."""
         with self._busy:
             inputs = self.encode(messages, image, tools)
             grammar = self._grammar(tools).processor(calls=calls, words=self._words(messages))
-            with self._speaking(messages, inputs) as gates:
+            with self._speaking(messages, inputs, expert) as gates:
                 for piece in self._decode(inputs, grammar):
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
 
@@ -125,22 +118,24 @@ class TorchEngine:
         asked: Sequence[tuple[Sequence[dict], Shown]],
         tools: Sequence[dict],
         calls: Sequence[bool] | None = None,
+        experts: Sequence[str | None] | None = None,
     ) -> list[Turn]:
         """One turn for each (messages, image), decoded together where the prompts are alike. calls: whether each may be
-        a call; all where None."""
+        a call; all where None. experts: as `expert` of `turn`, for each."""
         allowed = [True] * len(asked) if calls is None else calls
+        speakers = [None] * len(asked) if experts is None else experts
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
             grammars = [
                 self._grammar(tools).processor(calls=may, words=self._words(messages))
                 for (messages, _), may in zip(asked, allowed, strict=True)
             ]
-            gates = [self._routed(messages, dict(one)) for (messages, _), one in zip(asked, prompts, strict=True)]
+            gates = [
+                self._routed(messages, dict(one), who)
+                for (messages, _), one, who in zip(asked, prompts, speakers, strict=True)
+            ]
             written = write(self, prompts, grammars, self.max_new_tokens, gates)
-        return [
-            Turn(text, mean, whole, self._told(weights), product)
-            for (text, mean, product, whole), weights in zip(written, gates, strict=True)
-        ]
+        return [replace(turn, gates=self._told(weights)) for turn, weights in zip(written, gates, strict=True)]
 
     def options(
         self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], options: Sequence[str]
@@ -210,19 +205,27 @@ class TorchEngine:
         return end_tokens(self.model, self.processor.tokenizer)
 
     @contextmanager
-    def _speaking(self, messages: Sequence[dict], inputs) -> Iterator[dict[str, float]]:
-        """Within it the model speaks with the experts that picture and question ask for; gives their weights."""
-        gates = self._routed(messages, inputs)
+    def _speaking(self, messages: Sequence[dict], inputs, expert: str | None = None) -> Iterator[dict[str, float]]:
+        """Within it the model speaks with the experts that picture and question ask for, or with the one named; gives
+        their weights."""
+        gates = self._routed(messages, inputs, expert)
         if gates is None:
             yield {}
             return
         with self.experts.speaking(gates):
             yield self._told(gates)
 
-    def _routed(self, messages: Sequence[dict], inputs) -> torch.Tensor | None:
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the experts for pictures."""
+        return () if self.experts is None else self.experts.plan.names
+
+    def _routed(self, messages: Sequence[dict], inputs, expert: str | None = None) -> torch.Tensor | None:
         """The experts' weights (1, K) for a prompt, whose inputs change as `picture_means` tells; None without any."""
         if self.experts is None:
             return None
+        if expert is not None:
+            return self.experts.alone(expert)
         if "mm_encoder_outputs" in inputs and SLIDE in self.experts.plan.aside:
             return self.experts.alone(SLIDE)
         with torch.inference_mode():
@@ -267,7 +270,7 @@ class TorchEngine:
         worker = threading.Thread(target=self._generate, args=(inputs, options, tokens), daemon=True)
         worker.start()
         try:
-            yield from self._pieces(tokens, probabilities)
+            yield from self._pieces(tokens, probabilities, inputs["input_ids"].shape[1])
         finally:
             left.set()
             worker.join()
@@ -280,7 +283,7 @@ class TorchEngine:
         except BaseException as error:  # handed to the reader's thread, which raises it
             tokens.put(error)
 
-    def _pieces(self, tokens: queue.Queue, probabilities: _Probabilities) -> Iterator[str | Turn]:
+    def _pieces(self, tokens: queue.Queue, probabilities: _Probabilities, read: int) -> Iterator[str | Turn]:
         ids: list[int] = []
         told, ended = "", False
         while (item := tokens.get()) is not None:
@@ -298,7 +301,7 @@ class TorchEngine:
         text = self.text_of(ids).rstrip("\ufffd")
         if text.startswith(told) and text != told:
             yield text[len(told) :]
-        yield Turn(text.strip(), probabilities.mean(), complete=ended, likelihood=probabilities.product())
+        yield turn_of(text.strip(), probabilities.kept, [self.text_of([one]) for one in ids], ended, read)
 
     def text_of(self, ids: list[int]) -> str:
         """Token ids as text, special tokens spelt out."""
@@ -321,7 +324,7 @@ class _Probabilities(LogitsProcessor):
 
     def __init__(self) -> None:
         self._own: torch.Tensor | None = None
-        self._kept: list[float] = []
+        self.kept: list[float] = []
         self.chosen = _Chosen(self)
 
     def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
@@ -330,15 +333,7 @@ class _Probabilities(LogitsProcessor):
 
     def keep(self, token: int) -> None:
         """Note the probability of `token` in this step."""
-        self._kept.append(float(torch.exp(self._own[token] - torch.logsumexp(self._own, dim=-1))))
-
-    def mean(self) -> float:
-        """Mean over the turn's tokens, its end token included; 0.0 for a turn without tokens."""
-        return float(np.mean(self._kept)) if self._kept else 0.0
-
-    def product(self) -> float:
-        """Their product: the probability of the whole turn; 0.0 for a turn without tokens."""
-        return float(np.prod(self._kept)) if self._kept else 0.0
+        self.kept.append(float(torch.exp(self._own[token] - torch.logsumexp(self._own, dim=-1))))
 
 
 class _Chosen(LogitsProcessor):

@@ -181,9 +181,10 @@ class Experts(nn.Module):
         return F.pad(top_gates(logits, self.plan.top), (0, len(self.plan.aside))), logits
 
     def alone(self, name: str) -> torch.Tensor:
-        """Gates (1, K) that let one expert speak and no other."""
+        """Gates (1, K) that let one expert speak and no other; "": none of them."""
         gates = torch.zeros(1, len(self.plan.everyone), device=self.router.none.device)
-        gates[0, self.plan.everyone.index(name)] = 1
+        if name:
+            gates[0, self.plan.everyone.index(name)] = 1
         return gates
 
     @contextmanager

@@ -18,6 +18,7 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList
 
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 
 TOKENS = ("input_ids", "attention_mask")  # what is one number a token
@@ -58,8 +59,8 @@ def _behind(model, inputs, prompt, texts: Sequence[Sequence[int]], ends: list[in
 
 def write(
     engine, prompts: Sequence, grammars: Sequence, budget: int, gates: Sequence[torch.Tensor | None]
-) -> list[tuple[str, float, float, bool]]:
-    """(text, mean probability of its tokens, their product, complete) of one turn a prompt, decoded greedily together.
+) -> list[Turn]:
+    """One turn a prompt, decoded greedily together; their gates are left out.
 
     engine: a `TorchEngine`; prompts: what its `encode` gives; grammars: a fresh `TurnProcessor` each; budget: tokens;
     gates: each prompt's weights (1, K) of the engine's experts, None where it has none.
@@ -70,7 +71,7 @@ def write(
         if engine.pads:
             shapes |= dict.fromkeys(TOKENS)
         alike[tuple(sorted(shapes.items()))].append(index)
-    turns: dict[int, tuple[str, float, float, bool]] = {}
+    turns: dict[int, Turn] = {}
     for members in alike.values():
         for start in range(0, len(members), AT_ONCE):
             chosen = members[start : start + AT_ONCE]
@@ -95,7 +96,14 @@ def _stacked(prompts: Sequence, filler: int) -> dict[str, torch.Tensor]:
     return stacked
 
 
-def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[tuple[str, float, float, bool]]:
+def turn_of(text: str, kept: Sequence[float], tokens: Sequence[str], complete: bool, read: int) -> Turn:
+    """A turn of its text, the probabilities of its tokens, the end token's among them, and the tokens' texts."""
+    mean, product = (float(np.mean(kept)), float(np.prod(kept))) if kept else (0.0, 0.0)
+    told = tuple((one, float(p)) for one, p in zip(tokens, kept, strict=False))
+    return Turn(text, mean, complete, likelihood=product, tokens=told, read=read)
+
+
+def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[Turn]:
     ends = list(engine.end_tokens)
     with torch.inference_mode():
         out = engine.model.generate(
@@ -106,12 +114,12 @@ def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[tuple[str, f
             pad_token_id=ends[0],
             logits_processor=LogitsProcessorList([rows]),
         )
-    turns = []
-    for ids, kept in zip(out[:, inputs["input_ids"].shape[1] :].tolist(), rows.kept, strict=True):
+    turns, width = [], inputs["input_ids"].shape[1]
+    read = inputs["attention_mask"].sum(1).tolist()
+    for ids, kept, length in zip(out[:, width:].tolist(), rows.kept, read, strict=True):
         stop = next((place for place, token in enumerate(ids) if token in ends), None)
         text = engine.text_of(ids[:stop]).rstrip("\ufffd").strip()
-        mean, product = (float(np.mean(kept)), float(np.prod(kept))) if kept else (0.0, 0.0)
-        turns.append((text, mean, product, stop is not None))
+        turns.append(turn_of(text, kept, [engine.text_of([one]) for one in ids[:stop]], stop is not None, length))
     return turns
 
 

@@ -1,19 +1,49 @@
-"""Several answers in the making side by side: each goes as far as it can, then the engine writes what all wait for."""
+"""Answers in the making and the engine that writes their turns: one of them word by word, or several side by side.
+
+A making is a generator of events that gives a `Wanted` where it needs a turn of the model, and is sent the turn's
+pieces in answer. So whoever drives it decides how turns are written, and nothing else of an answer hangs on that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 
-from slidekick.copilot.draft import Draft, Event, Wanted
-from slidekick.copilot.engine import Engine, Turn
+from slidekick.copilot.draft import Event, Wanted
+from slidekick.copilot.engine import Engine
 from slidekick.copilot.pictures import PicturesRefused
+from slidekick.copilot.turn import Turn
+
+Making = Generator[Event | Wanted, Iterator[str | Turn] | None]
+
+
+def alone(engine: Engine, making: Making) -> Iterator[Event]:
+    """The events of one making, whose text comes as it is written."""
+    pieces = None
+    while True:
+        try:
+            event = making.send(pieces)
+        except StopIteration:
+            return
+        pieces = None
+        if isinstance(event, Wanted):
+            pieces = engine.turn(event.messages, event.shown, event.tools, calls=event.calls, **_speaker(event))
+        else:
+            yield event
 
 
 def together(
-    copilot, drafts: Sequence[Draft], firsts: Sequence[Turn], dropped: Callable[[int], bool]
+    engine: Engine,
+    makings: Sequence[Making],
+    firsts: Sequence[Turn] = (),
+    dropped: Callable[[int], bool] = lambda _: False,
 ) -> Iterator[tuple[int, Event]]:
-    """See `Copilot.stream_many`."""
-    going = {index: copilot.answering(draft) for index, draft in enumerate(drafts)}
+    """The number of a making and an event of it, as they come: each goes as far as it can, then the engine writes
+    together what all wait for. Text comes a turn at a time.
+
+    firsts: the first turn of each where they were written before. dropped: asked before each turn of a making whether
+    nobody waits for it any more; it is then left.
+    """
+    going = dict(enumerate(makings))
     told: dict[int, Turn | PicturesRefused | None] = dict.fromkeys(going)
     written: dict[int, Turn | PicturesRefused] = dict(enumerate(firsts))
     while going:
@@ -25,31 +55,46 @@ def together(
             event = _resumed(going[index], told[index])
             while isinstance(event, Event):
                 yield index, event
-                if event.kind == "answer":
-                    del going[index]
-                    break
-                event = next(going[index])
+                event = next(going[index], None)
+            if event is None:
+                del going[index]
             else:
                 wanted[index] = event
-        if not written and wanted:
-            turns = _turns(copilot.engine, list(wanted.values()), copilot.schemas)
-            written = dict(zip(wanted, turns, strict=True))
-        told, written = written, {}
+        told, written = written or _turns(engine, wanted), {}
 
 
-def _resumed(answering, turn: Turn | PicturesRefused | None) -> Event | Wanted:
-    """What an answer in the making says next, given the turn that it waited for."""
+def _resumed(making: Making, turn: Turn | PicturesRefused | None) -> Event | Wanted:
+    """What a making says next, given the turn that it waited for."""
     if isinstance(turn, PicturesRefused):
-        return answering.throw(turn)
-    return answering.send(None if turn is None else iter((turn.text, turn)))
+        return making.throw(turn)
+    return making.send(None if turn is None else iter((turn.text, turn)))
 
 
-def _turns(engine: Engine, wanted: Sequence[Wanted], tools: Sequence[dict]) -> Sequence[Turn | PicturesRefused]:
-    """A turn for each; one after the other from an engine that writes no several. Where the engine refuses pictures,
-    all are told, and begin anew with fewer."""
+def _turns(engine: Engine, wanted: dict[int, Wanted]) -> dict[int, Turn | PicturesRefused]:
+    """A turn for each; those with the same tools together."""
+    told: dict[int, Turn | PicturesRefused] = {}
+    while waiting := [index for index in wanted if index not in told]:
+        tools = wanted[waiting[0]].tools
+        alike = [index for index in waiting if wanted[index].tools == tools]
+        told |= zip(alike, _written(engine, [wanted[index] for index in alike], tools), strict=True)
+    return told
+
+
+def _written(engine: Engine, wanted: Sequence[Wanted], tools: Sequence[dict]) -> Sequence[Turn | PicturesRefused]:
+    """One after the other from an engine that writes no several. Where the engine refuses pictures, all are told, and
+    begin anew with fewer."""
+    prompts = [(one.messages, one.shown) for one in wanted]
     try:
         if hasattr(engine, "turns"):
-            return engine.turns([(one.messages, one.shown) for one in wanted], tools, [one.calls for one in wanted])
-        return [list(engine.turn(one.messages, one.shown, tools, calls=one.calls))[-1] for one in wanted]
+            speakers = {} if all(one.expert is None for one in wanted) else {"experts": [one.expert for one in wanted]}
+            return engine.turns(prompts, tools, [one.calls for one in wanted], **speakers)
+        return [
+            list(engine.turn(*prompt, tools, calls=one.calls, **_speaker(one)))[-1]
+            for prompt, one in zip(prompts, wanted, strict=True)
+        ]
     except PicturesRefused as error:
         return [error] * len(wanted)
+
+
+def _speaker(wanted: Wanted) -> dict[str, str]:
+    return {} if wanted.expert is None else {"expert": wanted.expert}

@@ -10,6 +10,7 @@ from slidekick.copilot.confidence import Confidence
 from slidekick.copilot.copilot import MAX_STEPS, Copilot, Event, find_masks, short_answer
 from slidekick.copilot.engine import TorchEngine, Turn
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.together import together
 from slidekick.data.errors import InputError
 
 COUNT = ToolCall("count", {"concept": "nucleus"}).to_text()
@@ -214,9 +215,9 @@ def test_first_turns_that_are_there_already_are_not_written_again(segmentor, roi
 def test_many_answers_are_told_as_they_grow_and_one_that_nobody_waits_for_is_left(segmentor, roi):
     engine = Together([COUNT, "Colon.", COUNT], ["There are 3 nuclei."])
     copilot = Copilot(engine, segmentor)
-    drafts = [copilot.draft(roi, words) for words in (HOW_MANY, "Which organ?", HOW_MANY)]
+    makings = [copilot.answering(copilot.draft(roi, words)) for words in (HOW_MANY, "Which organ?", HOW_MANY)]
     heard = []
-    for index, event in copilot.stream_many(drafts, dropped=lambda index: index == 2 and len(heard) > 2):
+    for index, event in together(engine, makings, dropped=lambda index: index == 2 and len(heard) > 2):
         heard.append((index, event.kind))
     assert heard == [
         (0, "tool_start"), (0, "tool_end"), (1, "text"), (1, "answer"), (0, "text"), (0, "answer"),

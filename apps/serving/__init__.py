@@ -1,0 +1,1 @@
+"""The server: chat completions, masks, and slides in tiles, over HTTP. `slidekick serve` starts it."""
