@@ -88,7 +88,6 @@ def test_turns_decoded_together_are_those_decoded_alone(engine):
         assert [text for text, _ in turn.tokens] == [text for text, _ in alone.tokens]
         assert [p for _, p in turn.tokens] == pytest.approx([p for _, p in alone.tokens], abs=1e-4)
         assert turn.read == alone.read == engine.encode(messages, image, tool_schemas())["input_ids"].shape[1]
-        assert "".join(text for text, _ in turn.tokens).strip().startswith(turn.text[:5])
 
 
 def test_a_turn_likelier_than_one_half_is_what_is_written(tiny):
