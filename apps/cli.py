@@ -23,6 +23,7 @@ COMMANDS = {
     "segment": "find structures by name: masks, numbers, overlay",
     "report": "draft a report on a picture, every finding with its evidence",
     "chat": "open the chat page in a browser",
+    "serve": "answer over HTTP as OpenAI's servers do, with masks and tiles",
     "demo": "a first look at real tissue: three questions and a report",
     "slide": "show what a slide file holds",
     "vocabulary": "show the words that the segmentor knows",

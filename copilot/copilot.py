@@ -8,7 +8,7 @@ keeps no state between questions; a conversation is the list of earlier answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -30,7 +30,7 @@ from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Sh
 from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
-from slidekick.copilot.together import Making, alone, together
+from slidekick.copilot.together import Making, alone, spoken, together
 from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
 from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
@@ -223,7 +223,8 @@ class Copilot:
         calls_left = MAX_STEPS
         while True:
             try:
-                turn = yield from self._turn(draft, calls_left > 0)
+                wanted = Wanted(draft.messages, draft.shown, self.schemas, calls_left > 0, draft.expert)
+                turn = yield from spoken(wanted)
             except PicturesRefused:  # the engine now knows, so that this happens once
                 self._show(draft)
                 continue
@@ -241,23 +242,6 @@ class Copilot:
             draft.warnings.append("the model did not come to an answer in words")
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
-
-    def _turn(self, draft: Draft, calls: bool) -> Generator[Event | Wanted, Iterator[str | Turn], Turn]:
-        """One model turn; its text is passed on as it comes unless the turn is a call. Returns the turn."""
-        held, spoken = "", False
-        for piece in (yield Wanted(draft.messages, draft.shown, self.schemas, calls, draft.expert)):
-            if isinstance(piece, Turn):
-                turn = piece
-            elif spoken:
-                yield Event("text", text=piece)
-            else:
-                held = (held + piece).lstrip()
-                if held and opens_call(held) is False:
-                    spoken = True
-                    yield Event("text", text=held)
-        if held and not spoken and opens_call(held) is None:  # the whole turn is the beginning of "<tool_call>"
-            yield Event("text", text=held)
-        return turn
 
     def _run(self, draft: Draft, call: ToolCall) -> Iterator[Event]:
         name = f"t{len(draft.steps) + 1}"

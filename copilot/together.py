@@ -10,10 +10,29 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 
 from slidekick.copilot.draft import Event, Wanted
 from slidekick.copilot.engine import Engine
+from slidekick.copilot.grammar import opens_call
 from slidekick.copilot.pictures import PicturesRefused
 from slidekick.copilot.turn import Turn
 
 Making = Generator[Event | Wanted, Iterator[str | Turn] | None]
+
+
+def spoken(wanted: Wanted) -> Generator[Event | Wanted, Iterator[str | Turn], Turn]:
+    """Part of a making: one turn, whose text is passed on as it comes unless it is a call. Returns the turn."""
+    held, speaks = "", False
+    for piece in (yield wanted):
+        if isinstance(piece, Turn):
+            turn = piece
+        elif speaks:
+            yield Event("text", text=piece)
+        else:
+            held = (held + piece).lstrip()
+            if held and opens_call(held) is False:
+                speaks = True
+                yield Event("text", text=held)
+    if held and not speaks and opens_call(held) is None:  # the whole turn is the beginning of "<tool_call>"
+        yield Event("text", text=held)
+    return turn
 
 
 def alone(engine: Engine, making: Making) -> Iterator[Event]:

@@ -1,0 +1,78 @@
+"""`slidekick serve`: an OpenAI-compatible server of the copilot, masks and tiles. The server is in `serving/`."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from pathlib import Path
+
+from slidekick.apps.loading import add_model, load_copilot, tell
+from slidekick.data.errors import InputError
+
+HERE = ("127.0.0.1", "localhost", "::1")
+STOP_S = 30  # seconds that a stop waits for answers in the making
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `slidekick serve`."""
+    parser.add_argument(
+        "--folder", type=Path, action="append", metavar="DIR", help="slides that may be asked about; may be repeated"
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    parser.add_argument("--port", type=int, default=8000, help="default: 8000")
+    parser.add_argument(
+        "--keys", type=Path, metavar="FILE", help="API keys, a line `name key` each; one is then needed"
+    )
+    parser.add_argument("--no-keys", action="store_true", help="serve beyond this machine without keys")
+    parser.add_argument("--host-name", action="append", metavar="NAME", help="a name the server is reached under")
+    parser.add_argument("--rate", type=int, metavar="N", help="requests a minute of each key or address")
+    parser.add_argument("--waiting", type=int, default=64, metavar="N", help="questions in line at most (64)")
+    parser.add_argument("--timeout", type=float, default=120.0, metavar="S", help="seconds an answer may take (120)")
+    add_model(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Load the copilot and serve until stopped; answers in the making are finished first."""
+    _check(args)
+    try:
+        import uvicorn
+
+        from slidekick.apps.serving.app import build
+        from slidekick.apps.serving.folders import Folders
+        from slidekick.apps.serving.guard import Keys
+        from slidekick.apps.serving.server import Server, Settings
+    except ImportError as error:
+        raise InputError(f"{error.name} is not installed; pip install 'slidekick[serve]' brings it") from error
+    keys = Keys.read(args.keys) if args.keys else Keys({})
+    folders = Folders(args.folder or ())
+    names = ("*",) if args.host not in HERE and not args.host_name else (*HERE[:2], "[::1]", *(args.host_name or ()))
+    settings = Settings(args.rate, args.waiting, args.timeout, hosts=names)
+    with _bound(args.host, args.port) as place:
+        server = Server(load_copilot(args.model, args.segmentor), folders, keys, settings)
+        tell(f"serving {', '.join(server.models)} at http://{args.host}:{args.port}/v1  (Ctrl+C ends it)")
+        tell("Research use only. Not for diagnosis.")
+        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+        config = uvicorn.Config(
+            build(server), log_level="warning", timeout_graceful_shutdown=STOP_S, server_header=False, lifespan="on"
+        )
+        uvicorn.Server(config).run(sockets=[place])
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    for name, least in (("rate", 1), ("waiting", 1), ("timeout", 1)):
+        value = getattr(args, name)
+        if value is not None and not value >= least:
+            raise InputError(f"--{name} {value:g}: give {least} or more")
+    if args.host not in HERE and not args.keys and not args.no_keys:
+        raise InputError(f"--host {args.host} lets others in; give --keys FILE, or --no-keys to do without")
+
+
+def _bound(host: str, port: int):
+    """A socket at the address, taken before minutes go into loading. Raises InputError where it is not free."""
+    import socket
+
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        raise InputError(f"{host}:{port}: cannot be served at ({error}); give another --port or --host") from error

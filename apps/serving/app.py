@@ -1,0 +1,100 @@
+"""The FastAPI application: its routes, who is let in, and errors in OpenAI's shape, one line each."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from slidekick.apps.serving import routes
+from slidekick.apps.serving.guard import LimitedBodies, error_json
+from slidekick.apps.serving.server import Refusal, Server
+from slidekick.apps.serving.work import Busy
+from slidekick.data.errors import InputError, SlidekickError, SourceError
+
+OPEN = ("/healthz", "/metrics")  # routes that ask for no key: they tell nothing of pictures or questions
+
+log = logging.getLogger(__name__)
+
+
+def build(server: Server) -> FastAPI:
+    """The application over a server."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI):
+        yield
+        await asyncio.to_thread(server.worker.end)
+        server.shelf.close()
+
+    app = FastAPI(title="Slidekick", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app.state.server = server
+    app.include_router(routes.router)
+    app.add_middleware(LimitedBodies, most=server.settings.body)
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(server.settings.hosts), www_redirect=False)
+    app.middleware("http")(_watched)
+    for kind in (Refusal, Busy, SlidekickError, RequestValidationError, HTTPException, Exception):
+        app.add_exception_handler(kind, _told)
+    return app
+
+
+async def _watched(request: Request, call_next):
+    """Ask for the key, hold the rate, count and time."""
+    server: Server = request.app.state.server
+    loop = asyncio.get_running_loop()
+    begun, route = loop.time(), "unknown"
+    try:
+        _admitted(server, request)
+        response = await call_next(request)
+    except Refusal as refusal:
+        response = await _told(request, refusal)
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    route = getattr(request.scope.get("route"), "path", route)
+    server.metrics.requests.labels(route, str(response.status_code)).inc()
+    server.metrics.seconds.labels(route).observe(loop.time() - begun)
+    return response
+
+
+def _admitted(server: Server, request: Request) -> None:
+    caller = request.client.host if request.client else "unknown"
+    if server.keys and request.url.path not in OPEN:
+        kind, _, given = request.headers.get("authorization", "").partition(" ")
+        owner = server.keys.owner(given.strip()) if kind.lower() == "bearer" else None
+        if owner is None:
+            raise Refusal(401, "no valid API key; send Authorization: Bearer KEY", "authentication_error")
+        caller = f"key {owner}"
+    if request.url.path not in OPEN and request.method == "POST" and (wait := server.rates.wait(caller)):
+        raise Refusal(429, f"more than {server.settings.a_minute} requests a minute", "rate_limit_error", wait)
+
+
+async def _told(_: Request, error: Exception) -> JSONResponse:
+    """An error as the caller is told of it."""
+    status, message, kind, wait = told_of(error)
+    return JSONResponse(error_json(message, kind), status, headers={"Retry-After": str(wait)} if wait else None)
+
+
+def told_of(error: Exception) -> tuple[int, str, str, int]:
+    """Status, message, OpenAI's type of an error, and seconds to wait; what is our own fault is told to the log."""
+    bad = "invalid_request_error"
+    if isinstance(error, Refusal):
+        return error.status, str(error), error.kind, error.wait_s
+    if isinstance(error, Busy):
+        return 429, str(error), "rate_limit_error", round(error.seconds)
+    if isinstance(error, RequestValidationError):
+        one = error.errors()[0]
+        place = ".".join(str(part) for part in one["loc"][1:]) or "body"
+        return 400, f"{place}: {one['msg']}"[:300], bad, 0
+    if isinstance(error, HTTPException):
+        return error.status_code, str(error.detail), bad, 0
+    if isinstance(error, InputError):
+        return 400, str(error), bad, 0
+    if isinstance(error, SourceError):
+        return 502, str(error), "upstream_error", 0
+    log.error("a request failed", exc_info=error)
+    return 500, "the server failed at this; its log tells more", "server_error", 0
