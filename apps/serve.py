@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--port", type=int, default=8000, help="default: 8000")
-    parser.add_argument(
-        "--keys", type=Path, metavar="FILE", help="API keys, a line `name key` each; one is then needed"
-    )
+    parser.add_argument("--keys", type=Path, metavar="FILE", help="API keys, lines `name key`; one is then needed")
     parser.add_argument("--no-keys", action="store_true", help="serve beyond this machine without keys")
     parser.add_argument("--host-name", action="append", metavar="NAME", help="a name the server is reached under")
     parser.add_argument("--rate", type=int, metavar="N", help="requests a minute of each key or address")
