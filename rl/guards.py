@@ -21,8 +21,8 @@ Log = Sequence[Mapping[str, float]]  # a step's figures, oldest first
 class Guards:
     """Thresholds.
 
-    window, warmup: steps. entropy: least share of the entropy at the start. reward: most that the reward may fall below
-    its best window. distinct: least share of different answers in a group. length: most that the mean length may grow
+    window, warmup: steps. entropy: least share of the entropy at the start. reward: most that rewards may fall
+    below what each task earned before. distinct: least share of different answers in a group. length: most that the mean length may grow
     or shrink by, as a factor. truncated: most answers cut at the length limit, a share. kl: most, nats a token. parsed:
     least share of answers that can be read.
     """
@@ -77,11 +77,16 @@ def collapsed(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
 
 
 def worse(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
-    """The reward has fallen from its best."""
-    means = [mean(log[end - guards.window : end], "reward/all") for end in range(guards.window, len(log) + 1)]
-    known = [one for one in means if one is not None]
-    if known and means[-1] is not None and means[-1] < max(known) - guards.reward:
-        return f"reward fell from {max(known):.3f} to {means[-1]:.3f}, by more than {guards.reward:g}"
+    """Rewards have fallen: each task's is held against its own mean of the steps before, since a mean over all follows
+    which tasks were drawn."""
+    before, falls = log[: -guards.window], []
+    for task in sorted({name for step in last for name in step if name.startswith("reward/") and name != "reward/all"}):
+        usual = mean(before, task)
+        if usual is not None:
+            falls += [usual - step[task] for step in last if step.get(task) is not None]
+    fall = sum(falls) / len(falls) if falls else 0.0
+    if fall > guards.reward:
+        return f"rewards fell by {fall:.3f} below what each task had earned, more than {guards.reward:g}"
     return None
 
 
