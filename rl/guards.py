@@ -21,10 +21,10 @@ Log = Sequence[Mapping[str, float]]  # a step's figures, oldest first
 class Guards:
     """Thresholds.
 
-    window, warmup: steps. entropy: least share of the entropy at the start. reward: most that rewards may fall
-    below what each task earned before. distinct: least share of different answers in a group. length: most that the mean length may grow
-    or shrink by, as a factor. truncated: most answers cut at the length limit, a share. kl: most, nats a token. parsed:
-    least share of answers that can be read.
+    window, warmup: steps. entropy: least share of the entropy at the start. reward: most that rewards may fall below
+    what each task earned before. distinct: least share of different answers in a group. length: most that the mean
+    length may grow or shrink by, as a factor. truncated: most answers cut at the length limit, a share. kl: most, nats
+    a token. parsed: least share of answers that can be read.
     """
 
     window: int = 8

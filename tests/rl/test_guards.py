@@ -12,8 +12,8 @@ from slidekick.rl.guards import GuardCallback, Guards, reason
 
 GUARDS = Guards(window=4, warmup=4, parsed=0.6)
 HEALTHY = {
-    "entropy": 0.5, "reward/all": 0.4, "distinct": 0.6, "completions/mean_length": 20.0, "complete": 1.0, "kl": 0.02,
-    "parsed": 0.8,
+    "entropy": 0.5, "reward/all": 0.4, "reward/a": 0.4, "reward/b": 0.4, "distinct": 0.6,
+    "completions/mean_length": 20.0, "complete": 1.0, "kl": 0.02, "parsed": 0.8,
 }  # fmt: skip
 
 
@@ -26,7 +26,7 @@ def log(steps: int, last: int = 0, **changed) -> list[dict]:
     ("changed", "told"),
     [
         ({"entropy": 0.05}, "entropy fell from 0.500 to 0.050"),
-        ({"reward/all": 0.2}, "reward fell from 0.400 to 0.200"),
+        ({"reward/a": 0.1, "reward/b": 0.2}, "rewards fell by 0.250 below what each task had earned"),
         ({"distinct": 0.125}, "only 12% of a group's answers differ"),
         ({"completions/mean_length": 60.0}, "answers went from 20 to 60 tokens"),
         ({"completions/mean_length": 5.0}, "answers went from 20 to 5 tokens"),
@@ -45,7 +45,7 @@ def test_each_guard_fires_for_its_own_reason(changed, told):
 @given(
     st.lists(
         st.fixed_dictionaries({
-            "entropy": st.floats(0.4, 0.6), "reward/all": st.floats(0.35, 0.45), "distinct": st.floats(0.4, 1),
+            "entropy": st.floats(0.4, 0.6), "reward/a": st.floats(0.35, 0.45), "distinct": st.floats(0.4, 1),
             "completions/mean_length": st.floats(15, 25), "complete": st.floats(0.9, 1), "kl": st.floats(0, 0.2),
             "parsed": st.floats(0.7, 1),
         }),
@@ -57,15 +57,21 @@ def test_a_run_that_only_wavers_goes_on(steps):
 
 
 def test_figures_that_are_not_logged_stop_nothing():
-    assert reason([{"reward/all": 0.4}] * 20, GUARDS) is None
+    assert reason([{"reward/a": 0.4}] * 20, GUARDS) is None
     assert reason([{**HEALTHY, "kl": None}] * 20, GUARDS) is None
 
 
-def test_a_slow_fall_is_held_against_the_best_and_not_the_first():
-    rising = [HEALTHY | {"reward/all": 0.1 + 0.02 * step} for step in range(20)]
-    falling = [HEALTHY | {"reward/all": 0.48 - 0.03 * step} for step in range(10)]
-    assert reason(rising, GUARDS) is None
-    assert "reward fell" in reason(rising + falling, GUARDS)
+def test_harder_tasks_that_come_later_are_no_fall_and_each_tasks_own_fall_is():
+    easy, hard = HEALTHY | {"reward/all": 0.9, "reward/a": 0.9}, HEALTHY | {"reward/all": 0.2, "reward/b": 0.2}
+    del easy["reward/b"], hard["reward/a"]
+    assert reason([easy, easy, hard] * 5 + [hard] * 8, GUARDS) is None
+    assert "rewards fell by 0.2" in reason([easy, hard] * 8 + [easy | {"reward/a": 0.65}] * 4, GUARDS)
+    assert reason([hard] * 16 + [easy] * 4, GUARDS) is None, "a task that was not asked before"
+
+
+def test_a_slow_fall_is_found():
+    falling = [HEALTHY | {"reward/a": 0.9 - 0.03 * step, "reward/b": 0.9 - 0.03 * step} for step in range(20)]
+    assert "rewards fell" in reason(falling, GUARDS)
 
 
 def test_the_callback_stops_and_names_the_checkpoint_from_before(tmp_path):
