@@ -15,7 +15,7 @@ from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.report import Fact, Report, draft_report, page, to_dict
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.tools import compact_result
-from slidekick.grounding.measure import TISSUE
+from slidekick.grounding.finding import TISSUE
 
 SCHEMA = "slidekick.case-report/1"
 

@@ -197,15 +197,18 @@ class Copilot:
         scale = self.confidence
         return [UNSURE.format(scale.risk)] if scale and scale.risk and sure < scale.threshold else []
 
-    def toolbox(self, roi: Roi | Survey, question: str = "") -> Toolbox:
+    def toolbox(self, roi: Roi | Survey, question: str = "", within: np.ndarray | None = None) -> Toolbox:
         """The tools over one picture or slide; give it to several questions so that each concept is looked for once.
 
-        question: what places of a slide to look closer at hang on.
+        question: what places of a slide to look closer at hang on. within: bool (H, W), a region of a picture that
+        alone is measured.
         """
         if isinstance(roi, Survey):
             return SlideToolbox(self.segmentor, roi, question)
         _check_roi(roi)
-        return Toolbox(self.segmentor, roi)
+        if within is not None and (within.shape != roi.pixels.shape[:2] or within.dtype != bool or not within.any()):
+            raise InputError(f"the region is no bool mask of {roi.pixels.shape[:2]} with any pixel in it; draw it anew")
+        return Toolbox(self.segmentor, roi, within)
 
     def _show(self, draft: Draft) -> None:
         """Begin the prompt with what the engine can be shown: a picture, a slide's tokens, or a slide as pictures."""

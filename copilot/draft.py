@@ -15,7 +15,6 @@ from slidekick.copilot.grammar import CallError, ToolCall, parse_turn
 from slidekick.copilot.messages import history_messages, step_messages, user_message
 from slidekick.copilot.pictures import Pictures, Shown
 from slidekick.copilot.sentences import measured_text
-from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.tools import Outcome, Toolbox
 from slidekick.copilot.turn import Turn
 from slidekick.grounding.finding import Finding
@@ -117,7 +116,7 @@ class Draft:
         """
         claims, reasons = check_text(text, self.steps, self.evidence)
         told = [claim for claim in claims if claim.kind == "measured"]
-        if isinstance(self.box, SlideToolbox):  # no model's own words tell tissue from picture and places
+        if not self.box.own_words:
             return measured_text(self.steps, bool(_YES_NO.match(self.question)))
         if told and not reasons and len(set(claims)) == len(claims):
             return ""

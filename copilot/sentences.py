@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from slidekick.copilot.answer import Step
 from slidekick.copilot.language import is_plural, many_of
 from slidekick.grounding import measure
+from slidekick.grounding.finding import PICTURE
 
-THE_PICTURE = f"the {measure.PICTURE}"
+THE_PICTURE = f"the {PICTURE}"
 
 
 def measured_text(steps: Sequence[Step], yes_no: bool) -> str:
@@ -85,7 +86,7 @@ def _was(argument: str) -> str:
 
 def _whole(result: dict) -> str:
     """What was looked at, as it stands in a sentence."""
-    return f"the {result.get('of', measure.PICTURE)}"
+    return f"the {result.get('of', PICTURE)}"
 
 
 def capital(text: str) -> str:

@@ -43,6 +43,7 @@ class SlideToolbox(Toolbox):
 
     def __init__(self, segmentor, survey: Survey, question: str = "") -> None:
         super().__init__(segmentor, survey.thumbnail)
+        self.own_words = False  # nor do they tell tissue from picture and places
         self.survey, self.question = survey, question
         self.looks: list[Look] = []
         self._places: dict[int, Roi] = {}

@@ -19,8 +19,8 @@ import numpy as np
 from slidekick.copilot.answer import Evidence
 from slidekick.data.errors import SlidekickError
 from slidekick.data.slide import Roi
-from slidekick.grounding.finding import Finding
-from slidekick.grounding.measure import PICTURE, Measurement, measure
+from slidekick.grounding.finding import PICTURE, Finding, clipped
+from slidekick.grounding.measure import Measurement, measure
 
 MAX_CONCEPT = 48  # characters; the vocabulary's longest phrase has 27
 TOOL_NAMES = ("segment", "count", "measure")
@@ -43,19 +43,22 @@ class Toolbox:
 
     segmentor: anything with `segment(image, concepts, mpp=)` as in `slidekick.grounding.Segmentor`; None
     gives a box whose schemas can be read but whose tools cannot run. Each concept is looked for once and
-    remembered.
+    remembered. within: bool (H, W), a region of the picture that alone is measured; None: all of it. own_words: whether
+    a model's words can tell what was looked at: they speak of the picture.
     """
 
-    def __init__(self, segmentor, roi: Roi | None) -> None:
+    def __init__(self, segmentor, roi: Roi | None, within: np.ndarray | None = None) -> None:
         self.segmentor = segmentor
         self.roi = roi
+        self.within = within
+        self.own_words = within is None
         self._seen: dict[str, Finding] = {}
         self._made = 0
 
     @property
     def shown(self) -> np.ndarray:
-        """What the model is shown."""
-        return self.roi.pixels
+        """What the model is shown: white outside a region."""
+        return self.roi.pixels if self.within is None else np.where(self.within[..., None], self.roi.pixels, 255)
 
     @property
     def looked_at(self) -> tuple[tuple[int, int, int, int], ...]:
@@ -97,8 +100,15 @@ class Toolbox:
         if new:
             self._seen.update(zip(new, self._find(list(new.values())), strict=True))
 
+    def keep(self, finding: Finding) -> None:
+        """Take a finding, such as one that a person corrected, for its concept, however that is called."""
+        for key in [key for key, seen in self._seen.items() if seen.concept == finding.concept]:
+            self._seen[key] = finding
+        self._seen[_key(finding.concept)] = finding
+
     def _find(self, concepts: list[str]) -> list[Finding]:
-        return self.segmentor.segment(self.roi.pixels, concepts, mpp=self.roi.mpp)
+        found = self.segmentor.segment(self.roi.pixels, concepts, mpp=self.roi.mpp)
+        return found if self.within is None else [clipped(finding, self.within) for finding in found]
 
     def measurement(self, concept: str) -> Measurement | Finding:
         """What can be measured of it; the finding itself where the word is outside the vocabulary."""

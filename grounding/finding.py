@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+
+PICTURE, TISSUE, REGION = "picture", "tissue", "region"  # where a concept was looked for, as people say it
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,8 @@ class Finding:
     prompt: the user's words.
     nearest: the nearest known concept where `known` is False.
     probability: float32 (H, W), calibrated probability that a pixel belongs to it; None where it was not kept.
-    within: bool (H, W), where it was looked for, such as the tissue of a slide; None: everywhere.
+    within: bool (H, W), where it was looked for, such as the tissue of a slide; None: everywhere. part: what `within`
+    is.
     """
 
     concept: str
@@ -33,8 +36,27 @@ class Finding:
     nearest: str | None = None
     probability: np.ndarray | None = None
     within: np.ndarray | None = None
+    part: str = TISSUE
 
     @property
     def found(self) -> bool:
         """True when any pixel is marked."""
         return bool(self.mask.any())
+
+
+def clipped(finding: Finding, within: np.ndarray) -> Finding:
+    """What of a finding lies in a region, bool (H, W): its pixels there, or the objects that lie there by half or more.
+
+    Where nothing is left it is not found there, and its presence is 0.
+    """
+    if finding.instances is None:
+        instances, mask = None, finding.mask & within
+    else:
+        size = np.bincount(finding.instances.ravel())
+        inside = np.bincount(finding.instances.ravel(), within.ravel(), minlength=len(size))
+        kept = 2 * inside >= size
+        kept[0] = False
+        instances = np.where(kept[finding.instances], finding.instances, 0).astype(np.int32)
+        mask = instances > 0
+    presence, score = (finding.presence, finding.score) if mask.any() else (0.0, 0.0)
+    return replace(finding, mask=mask, instances=instances, presence=presence, score=score, within=within, part=REGION)

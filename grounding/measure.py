@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from scipy.spatial import KDTree
 
-from slidekick.grounding.finding import Finding
+from slidekick.grounding.finding import PICTURE, Finding
 
 PLACES = (
     ("upper left", "upper centre", "upper right"),
@@ -19,7 +19,7 @@ PLACES = (
     ("lower left", "lower centre", "lower right"),
 )
 THROUGHOUT = "throughout"
-PICTURE, TISSUE, PLACES_SEEN = "picture", "tissue", "places looked at"  # what areas are shares of
+PLACES_SEEN = "places looked at"  # beside those of finding.py: what areas are shares of
 SPREAD_CELLS = 6  # of the nine cells: a concept with a fair share in two thirds of them has no one place
 FAIR_SHARE = 1 / 18  # of the marked pixels: half of what a cell would hold if they were spread evenly
 
@@ -32,7 +32,7 @@ class Measurement:
     density_per_mm2: objects per mm² of it. mean_diameter: of circles of the objects' areas.
     nearest_neighbour_um: mean distance from an object's centre to the nearest other centre.
     place: where in the picture (see `place_of`), None when nothing was found.
-    of: what was looked at: the picture, the tissue of a slide, or some places on it.
+    of: what was looked at: the picture, a region of it, the tissue of a slide, or some places on it.
     """
 
     concept: str
@@ -74,7 +74,7 @@ def measure(finding: Finding, mpp: tuple[float, float] | None) -> Measurement:
         mean_diameter_px=diameter_px,
         nearest_neighbour_um=_spacing(centres * mpp) if known and centres is not None else None,
         place=place_of(mask),
-        of=PICTURE if finding.within is None else TISSUE,
+        of=PICTURE if finding.within is None else finding.part,
     )
 
 

@@ -13,7 +13,8 @@ import numpy as np
 
 from slidekick.copilot.sentences import covers_sentence, segment_sentence
 from slidekick.data.layout import GLASS, OTHER, Layout
-from slidekick.grounding.measure import PLACES, TISSUE
+from slidekick.grounding.finding import TISSUE
+from slidekick.grounding.measure import PLACES
 from slidekick.rl.instructions.turns import Call, Exchange, called, said
 
 UNTAUGHT = 2  # wordings at the end of each list

@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from slidekick.copilot.answer import MAX_QUESTION, check_question
@@ -320,3 +321,16 @@ def test_a_random_model_under_the_grammar_always_gives_an_answer(tiny, segmentor
     result = copilot.ask(roi, "<tool_call> <|im_end|> how many nuclei?")
     assert result.text
     assert json.loads(json.dumps(result.to_dict()))["question"] == "<tool_call> <|im_end|> how many nuclei?"
+
+
+def test_what_is_said_of_a_region_speaks_of_the_region(segmentor, roi, scripted):
+    within = np.zeros(roi.pixels.shape[:2], bool)
+    within[:, :30] = True
+    call = ToolCall("segment", {"concept": "gland"}).to_text()
+    copilot = Copilot(scripted(call, "Glands cover 50% of the picture."), segmentor)
+    answer = copilot.ask(roi, "How much is gland?", box=copilot.toolbox(roi, within=within))
+    assert "50% of the region" in answer.text
+    assert answer.claims[0].supported
+    for wrong in (np.zeros_like(within), within[1:], within.astype(int)):
+        with pytest.raises(InputError, match="no bool mask"):
+            copilot.toolbox(roi, within=wrong)

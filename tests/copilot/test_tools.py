@@ -1,6 +1,7 @@
 """Tools: results the model can say, evidence the answer can show, errors as results."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -142,3 +143,24 @@ def test_no_call_that_a_model_can_write_raises(name, arguments):
 )
 def test_percentages_are_whole_and_never_zero_for_what_is_there(fraction, said):
     assert percent(fraction) == said
+
+
+def test_a_region_alone_is_measured_and_shown(segmentor, roi):
+    within = np.zeros(roi.pixels.shape[:2], bool)
+    within[:, :30] = True
+    box = Toolbox(segmentor, roi, within)
+    assert box.count("nucleus") == {"found": True, "count": 1, "of": "region"}
+    assert box.segment("gland")["area"] == "50%"
+    assert box.segment("glomerulus") == {"found": False, "of": "region"}
+    assert box.shown.dtype == np.uint8
+    assert (box.shown[:, 30:] == 255).all()
+    assert np.array_equal(box.shown[:, :30], roi.pixels[:, :30])
+
+
+def test_a_finding_that_was_corrected_stands_for_all_its_names(segmentor, roi):
+    box = Toolbox(segmentor, roi)
+    assert box.count("nuclei")["count"] == 3
+    first = box.finding("nuclei")
+    box.keep(replace(first, instances=np.where(first.instances == 1, 1, 0), mask=first.instances == 1))
+    assert box.count("nuclei")["count"] == box.count("nucleus")["count"] == 1
+    assert segmentor.calls == ["nuclei"]

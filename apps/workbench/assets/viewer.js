@@ -1,0 +1,431 @@
+// The slide beside the chat: deep zoom, scale bar, what was found drawn over it, and the tools that draw a region.
+//
+// The page tells what to show in the attribute data-state of #viewer-state (JSON; see `viewer_state` in viewer.py), and is
+// told of what was drawn through #viewer-said. Nothing here comes from elsewhere: Leaflet is served beside this file.
+"use strict";
+
+(() => {
+  const FILL = 0.35; // opacity of what is drawn at first
+  const POINTS_BELOW = 3; // px on the screen: smaller objects are drawn as squares, since their outlines could not be told
+  const MARGIN = 0.5; // of the view, drawn beyond it on each side, so that a drag shows no empty edge
+  const CELL = 512; // level-0 px: side of the squares that objects are kept by
+
+  /** Objects of one concept: outlines in level-0 pixels, kept by squares so that a view draws what it shows. */
+  class Shapes {
+    constructor(buffer) {
+      const head = new Uint32Array(buffer, 0, 2);
+      const [rings] = head;
+      this.objects = new Uint32Array(buffer, 8, rings); // number of the object that each ring belongs to
+      this.ends = new Uint32Array(buffer, 8 + 4 * rings, rings); // where its points end
+      this.points = new Int32Array(buffer, 8 + 8 * rings); // x, y, x, y, ...
+      this.boxes = new Int32Array(4 * rings);
+      this.cells = new Map();
+      for (let ring = 0, at = 0; ring < rings; ring++) {
+        let [left, top, right, bottom] = [Infinity, Infinity, -Infinity, -Infinity];
+        for (; at < this.ends[ring]; at++) {
+          const [x, y] = [this.points[2 * at], this.points[2 * at + 1]];
+          if (x < left) left = x;
+          if (x > right) right = x;
+          if (y < top) top = y;
+          if (y > bottom) bottom = y;
+        }
+        this.boxes.set([left, top, right, bottom], 4 * ring);
+        for (let row = Math.floor(top / CELL); row <= Math.floor(bottom / CELL); row++) {
+          for (let column = Math.floor(left / CELL); column <= Math.floor(right / CELL); column++) {
+            const key = row * 65536 + column;
+            if (!this.cells.has(key)) this.cells.set(key, []);
+            this.cells.get(key).push(ring);
+          }
+        }
+      }
+    }
+
+    /** Numbers of the rings that may lie in a box. */
+    *within(left, top, right, bottom) {
+      const seen = new Set();
+      for (let row = Math.floor(top / CELL); row <= Math.floor(bottom / CELL); row++) {
+        for (let column = Math.floor(left / CELL); column <= Math.floor(right / CELL); column++) {
+          for (const ring of this.cells.get(row * 65536 + column) || []) {
+            if (!seen.has(ring)) {
+              seen.add(ring);
+              yield ring;
+            }
+          }
+        }
+      }
+    }
+
+    /** Draw what lies in a box on a canvas that is scaled to show it. */
+    draw(context, box, scale) {
+      const small = POINTS_BELOW / scale;
+      context.beginPath();
+      for (const ring of this.within(...box)) {
+        const [left, top, right, bottom] = this.boxes.subarray(4 * ring, 4 * ring + 4);
+        if (right < box[0] || bottom < box[1] || left > box[2] || top > box[3]) continue;
+        if (right - left < small && bottom - top < small) {
+          context.rect(left, top, Math.max(right - left, 1 / scale), Math.max(bottom - top, 1 / scale));
+          continue;
+        }
+        const begin = ring ? this.ends[ring - 1] : 0;
+        context.moveTo(this.points[2 * begin], this.points[2 * begin + 1]);
+        for (let at = begin + 1; at < this.ends[ring]; at++) {
+          context.lineTo(this.points[2 * at], this.points[2 * at + 1]);
+        }
+        context.closePath();
+      }
+    }
+  }
+
+  /** One canvas over the slide for all concepts; drawn anew when the view has come to rest, moved along while it moves. */
+  const Overlay = L.Layer.extend({
+    initialize() {
+      this.concepts = [];
+    },
+    onAdd(map) {
+      this._map = map;
+      this._canvas = L.DomUtil.create("canvas", "leaflet-zoom-animated overlay");
+      this._canvas.setAttribute("aria-hidden", "true");
+      map.getPanes().overlayPane.appendChild(this._canvas);
+      map.on("moveend zoomend resize", this.redraw, this);
+      map.on("zoomanim", this._animate, this);
+      this.redraw();
+    },
+    onRemove(map) {
+      map.off("moveend zoomend resize", this.redraw, this);
+      map.off("zoomanim", this._animate, this);
+      this._canvas.remove();
+    },
+    show(concepts) {
+      this.concepts = concepts;
+      this.redraw();
+    },
+    _animate(event) {
+      const scale = this._map.getZoomScale(event.zoom, this._zoom);
+      const offset = this._map._latLngToNewLayerPoint(this._corner, event.zoom, event.center);
+      L.DomUtil.setTransform(this._canvas, offset, scale);
+    },
+    redraw() {
+      const map = this._map;
+      if (!map) return;
+      const size = map.getSize();
+      const pad = size.multiplyBy(MARGIN);
+      const corner = map.containerPointToLayerPoint(pad.multiplyBy(-1));
+      this._corner = map.layerPointToLatLng(corner);
+      this._zoom = map.getZoom();
+      const ratio = window.devicePixelRatio || 1;
+      const whole = size.multiplyBy(1 + 2 * MARGIN);
+      const canvas = this._canvas;
+      canvas.width = Math.round(whole.x * ratio);
+      canvas.height = Math.round(whole.y * ratio);
+      canvas.style.width = `${whole.x}px`;
+      canvas.style.height = `${whole.y}px`;
+      L.DomUtil.setTransform(canvas, corner, 1);
+      const scale = map.getZoomScale(map.getZoom(), map.last); // screen px a level-0 px
+      const [x, y] = [this._corner.lng, this._corner.lat];
+      const context = canvas.getContext("2d");
+      context.setTransform(scale * ratio, 0, 0, scale * ratio, -x * scale * ratio, -y * scale * ratio);
+      const box = [x, y, x + whole.x / scale, y + whole.y / scale];
+      for (const one of this.concepts.filter((concept) => concept.shapes && concept.shown)) {
+        one.shapes.draw(context, box, scale);
+        context.globalAlpha = one.opacity;
+        context.fillStyle = one.colour;
+        context.fill("evenodd");
+        context.globalAlpha = Math.min(1, one.opacity + 0.5);
+        context.strokeStyle = one.colour;
+        context.lineWidth = 1.5 / scale;
+        context.stroke();
+        context.globalAlpha = 1;
+      }
+    },
+  });
+
+  /** Length on the slide: a round number of µm or mm, or pixels where the scale is unknown. */
+  const ScaleBar = L.Control.extend({
+    options: { position: "bottomleft" },
+    initialize(mpp) {
+      this._mpp = mpp;
+    },
+    onAdd(map) {
+      this._line = L.DomUtil.create("div", "scale-bar");
+      map.on("move zoomend", this._update, this);
+      this._map = map;
+      this._update();
+      return this._line;
+    },
+    onRemove(map) {
+      map.off("move zoomend", this._update, this);
+    },
+    _update() {
+      const px = 1 / this._map.getZoomScale(this._map.getZoom(), this._map.last); // level-0 px a screen px
+      const unit = this._mpp ? px * this._mpp : px;
+      const most = unit * 140;
+      const power = 10 ** Math.floor(Math.log10(most));
+      const length = [5, 2, 1].map((one) => one * power).find((one) => one <= most) || power;
+      this._line.style.width = `${length / unit}px`;
+      this._line.textContent = this._mpp
+        ? length >= 1000 ? `${length / 1000} mm` : `${length} µm`
+        : `${length} px`;
+    },
+  });
+
+  /** What is drawn by hand: a box, a polygon, or points that correct a mask. */
+  class Drawing {
+    constructor(map, said) {
+      this.map = map;
+      this.said = said;
+      this.mode = null;
+      this.sketch = null;
+      map.on("mousedown", (event) => this.down(event));
+      map.on("mousemove", (event) => this.move(event));
+      map.on("mouseup", (event) => this.up(event));
+      map.on("click", (event) => this.click(event));
+      map.on("dblclick", () => this.mode === "polygon" && this.end());
+      map.getContainer().addEventListener("keydown", (event) => {
+        if (event.key === "Escape") this.set(null);
+        if (event.key === "Enter" && this.mode === "polygon") this.end();
+      });
+    }
+
+    set(mode) {
+      this.mode = mode;
+      this.clear();
+      this.map.dragging[mode ? "disable" : "enable"]();
+      this.map.doubleClickZoom[mode ? "disable" : "enable"]();
+      this.map.getContainer().classList.toggle("drawing", Boolean(mode));
+      for (const button of document.querySelectorAll(".viewer-tools [data-mode]")) {
+        button.setAttribute("aria-pressed", String(button.dataset.mode === mode));
+      }
+    }
+
+    clear() {
+      if (this.sketch) this.sketch.remove();
+      this.sketch = null;
+      this.corners = [];
+    }
+
+    down(event) {
+      if (this.mode !== "box") return;
+      this.from = event.latlng;
+      this.sketch = L.rectangle([this.from, this.from], { className: "sketch" }).addTo(this.map);
+    }
+
+    move(event) {
+      if (this.mode === "box" && this.sketch) this.sketch.setBounds(L.latLngBounds(this.from, event.latlng));
+      if (this.mode === "polygon" && this.sketch) this.sketch.setLatLngs([...this.corners, event.latlng]);
+    }
+
+    up(event) {
+      if (this.mode !== "box" || !this.sketch) return;
+      const box = boxOf(L.latLngBounds(this.from, event.latlng), this.map.slide);
+      this.set(null);
+      if (box[2] >= 8 && box[3] >= 8) this.said({ kind: "region", box });
+    }
+
+    click(event) {
+      const place = pixelOf(event.latlng);
+      if (this.mode === "polygon") {
+        this.corners.push(event.latlng);
+        if (!this.sketch) this.sketch = L.polygon(this.corners, { className: "sketch" }).addTo(this.map);
+      } else if (this.mode === "in" || this.mode === "out") {
+        this.said({ kind: "point", x: place[0], y: place[1], inside: this.mode === "in" });
+      } else if (!this.mode) {
+        this.map.fire("pick", { latlng: event.latlng, place });
+      }
+    }
+
+    end() {
+      const corners = this.corners.map(pixelOf).filter((one, i, all) => !i || one.join() !== all[i - 1].join());
+      this.set(null);
+      if (corners.length >= 3) this.said({ kind: "region", polygon: corners });
+    }
+  }
+
+  const pixelOf = (latlng) => [Math.round(latlng.lng), Math.round(latlng.lat)];
+
+  function boxOf(bounds, slide) {
+    const clip = (value, most) => Math.min(Math.max(Math.round(value), 0), most);
+    const [left, right] = [clip(bounds.getWest(), slide.width), clip(bounds.getEast(), slide.width)];
+    const [low, high] = [bounds.getSouth(), bounds.getNorth()].sort((a, b) => a - b);
+    const [top, bottom] = [clip(low, slide.height), clip(high, slide.height)];
+    return [left, top, right - left, bottom - top];
+  }
+
+  const boundsOf = ([x, y, width, height]) => L.latLngBounds([y, x], [y + height, x + width]);
+
+  /** The viewer of the page. */
+  class Viewer {
+    constructor(element, said) {
+      this.element = element;
+      this.said = said;
+      this.kept = new Map(); // shapes by address
+      this.settings = JSON.parse(localStorage.getItem("slidekick-overlays") || "{}");
+    }
+
+    async show(state) {
+      if (!state.base) return this.close();
+      if (!this.state || this.state.base !== state.base) this.open(state);
+      this.state = state;
+      this.region(state.region);
+      this.points(state.points || []);
+      if (state.fly && state.fly.number !== this.flown) {
+        this.flown = state.fly.number;
+        this.map.flyToBounds(boundsOf(state.fly.box).pad(0.25), { maxZoom: this.map.last, duration: 0.6 });
+        this.element.focus({ preventScroll: true });
+      }
+      await this.concepts(state.concepts || []);
+      this.element.dataset.ready = String(state.number);
+    }
+
+    close() {
+      if (this.map) this.map.remove();
+      this.map = this.state = this.flown = null;
+      this.element.dataset.ready = "";
+    }
+
+    open(state) {
+      this.close();
+      const last = state.levels - 1;
+      const part = 1 / 2 ** last;
+      const crs = L.extend({}, L.CRS.Simple, { transformation: new L.Transformation(part, 0, part, 0) });
+      const whole = boundsOf([0, 0, state.width, state.height]);
+      const map = (this.map = L.map(this.element, {
+        crs, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, maxZoom: last + 3, minZoom: 0,
+        maxBounds: whole.pad(0.5), maxBoundsViscosity: 0.7, keyboard: true,
+      }));
+      map.last = last;
+      map.slide = state;
+      L.tileLayer(`${state.base}/tiles/{z}/{x}_{y}.jpeg`, {
+        tileSize: state.tile, maxNativeZoom: last, maxZoom: last + 3, minZoom: 0, noWrap: true, bounds: whole,
+        keepBuffer: 4, alt: "",
+      }).addTo(map);
+      map.fitBounds(whole);
+      map.setMinZoom(Math.max(0, Math.floor(map.getZoom()) - 1));
+      this.overlay = new Overlay().addTo(map);
+      new ScaleBar(state.mpp ? (state.mpp[0] + state.mpp[1]) / 2 : null).addTo(map);
+      this.drawing = new Drawing(map, this.said);
+      this.pinned = L.layerGroup().addTo(map);
+      map.on("pick", (event) => this.pick(event));
+    }
+
+    region(region) {
+      if (this.outline) this.outline.remove();
+      this.outline = null;
+      if (!region) return;
+      const style = { className: "region", fill: false, interactive: false };
+      this.outline = region.polygon
+        ? L.polygon(region.polygon.map(([x, y]) => [y, x]), style)
+        : L.rectangle(boundsOf(region.box), style);
+      this.outline.addTo(this.map);
+    }
+
+    points(points) {
+      this.pinned.clearLayers();
+      for (const [x, y, inside] of points) {
+        L.circleMarker([y, x], { radius: 5, className: inside ? "point in" : "point out" }).addTo(this.pinned);
+      }
+    }
+
+    async concepts(told) {
+      const shown = [];
+      for (const one of told) {
+        const address = `${this.state.base}/shapes/${one.number}?v=${one.version}`;
+        if (one.found && !this.kept.has(address)) {
+          const reply = await fetch(address);
+          if (reply.ok) this.kept.set(address, new Shapes(await reply.arrayBuffer()));
+        }
+        const own = this.settings[one.name] || {};
+        shown.push({
+          ...one, shapes: this.kept.get(address), shown: own.shown !== false, opacity: own.opacity ?? FILL,
+        });
+      }
+      this.overlay.show(shown);
+      this.legend(shown);
+    }
+
+    legend(concepts) {
+      const list = document.getElementById("viewer-legend");
+      if (!list) return;
+      list.replaceChildren(...concepts.map((one) => this.entry(one)));
+    }
+
+    entry(one) {
+      const entry = document.createElement("div");
+      entry.className = one.found ? "entry" : "entry absent";
+      if (!one.found) {
+        entry.textContent = one.told;
+        return entry;
+      }
+      const label = document.createElement("label");
+      const box = Object.assign(document.createElement("input"), { type: "checkbox", checked: one.shown });
+      const swatch = document.createElement("span");
+      swatch.className = "swatch";
+      swatch.style.background = one.colour;
+      label.append(box, swatch, one.told);
+      const slider = Object.assign(document.createElement("input"), {
+        type: "range", min: 0, max: 100, value: Math.round(100 * one.opacity),
+      });
+      slider.setAttribute("aria-label", `Opacity of ${one.name}`);
+      const set = () => {
+        one.shown = box.checked;
+        one.opacity = slider.value / 100;
+        this.settings[one.name] = { shown: one.shown, opacity: one.opacity };
+        localStorage.setItem("slidekick-overlays", JSON.stringify(this.settings));
+        this.overlay.redraw();
+      };
+      box.addEventListener("change", set);
+      slider.addEventListener("input", set);
+      entry.append(label, slider);
+      return entry;
+    }
+
+    async pick({ latlng, place }) {
+      const reply = await fetch(`${this.state.base}/at?x=${place[0]}&y=${place[1]}`);
+      if (!reply.ok) return;
+      const told = await reply.json();
+      if (!told.lines.length) return;
+      const text = document.createElement("div");
+      for (const line of told.lines) text.append(Object.assign(document.createElement("div"), { textContent: line }));
+      L.popup({ className: "measured" }).setLatLng(latlng).setContent(text).openOn(this.map);
+    }
+  }
+
+  /** Tell the page: its hidden text box takes JSON, as if it had been typed. */
+  let told = 0;
+  function say(message) {
+    const field = document.querySelector("#viewer-said textarea, #viewer-said input");
+    const set = Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set;
+    set.call(field, JSON.stringify({ ...message, number: ++told + Date.now() }));
+    field.dispatchEvent(new Event("input", { bubbles: true }));
+    document.querySelector("#viewer-tell button, button#viewer-tell").click();
+  }
+
+  function begin() {
+    const element = document.getElementById("viewer");
+    if (!element || element.dataset.begun) return;
+    element.dataset.begun = "yes";
+    const viewer = (window.slidekick = new Viewer(element, say));
+    const read = () => {
+      const state = document.querySelector("#viewer-state [data-state]");
+      const text = state ? state.dataset.state : "";
+      if (text && text !== viewer.text) {
+        viewer.text = text;
+        viewer.show(JSON.parse(text)).catch((error) => console.error(error));
+      }
+    };
+    new MutationObserver(read).observe(document.body, { subtree: true, childList: true, attributeFilter: ["data-state"] });
+    read();
+    document.addEventListener("click", (event) => {
+      const tool = event.target.closest(".viewer-tools [data-mode]");
+      if (tool && viewer.map) viewer.drawing.set(viewer.drawing.mode === tool.dataset.mode ? null : tool.dataset.mode);
+      if (event.target.closest(".viewer-tools [data-whole]")) say({ kind: "region", box: null });
+      const mark = event.target.closest('a[href^="#mark-"]');
+      if (mark) {
+        event.preventDefault();
+        say({ kind: "mark", id: mark.getAttribute("href").slice(6) });
+      }
+    });
+  }
+
+  new MutationObserver(begin).observe(document, { subtree: true, childList: true });
+  begin();
+})();
