@@ -1,4 +1,4 @@
-"""`slidekick chat`: a chat page about one picture at a time, on this machine, in a browser. The page is page.py's."""
+"""`slidekick chat`: the workbench, a chat beside the slide in a browser on this machine. See `workbench/`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,50 @@ import argparse
 import os
 from pathlib import Path
 
-from slidekick.apps.loading import add_model, load_copilot
+from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.data.errors import InputError
+
+PORTS = range(7860, 7960)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `slidekick chat`."""
-    parser.add_argument("--folder", type=Path, metavar="DIR", help="pictures and slides that the page may open by path")
+    parser.add_argument(
+        "--folder", type=Path, action="append", metavar="DIR", help="slides that the page may open; may be repeated"
+    )
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
+    parser.add_argument("--sessions", type=Path, metavar="DIR", help="where sessions are kept (the user's data folder)")
     add_model(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Load the copilot, open the page, serve until interrupted."""
-    if args.folder is not None and not args.folder.is_dir():
-        raise InputError(f"{args.folder}: no such folder; give one with pictures or leave --folder out")
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        from slidekick.apps.page import build_page, launch
+        from slidekick.apps.serving.folders import Folders
+        from slidekick.apps.serving.guard import Keys
+        from slidekick.apps.serving.running import address_of, hosts_of, serve, taken
+        from slidekick.apps.serving.server import Server, Settings
+        from slidekick.apps.workbench.app import MAX_UPLOAD, build_workbench
+        from slidekick.apps.workbench.store import Store, default_root
     except ImportError as error:
-        raise InputError("the chat page needs gradio; install slidekick[chat]") from error
-    copilot = load_copilot(args.model, args.segmentor)
-    page = build_page(copilot, args.folder)
-    try:
-        launch(page, host=args.host, port=args.port, browser=not args.no_browser, block=True)
-    except OSError as error:
-        raise InputError(f"port {args.port or '7860 to 7959'}: not free; give another --port") from error
+        raise InputError(f"{error.name} is not installed; pip install 'slidekick[chat]' brings it") from error
+    folders, store = Folders(args.folder or ()), Store(args.sessions or default_root())
+    ports = PORTS if args.port is None else range(args.port, args.port + 1)
+    with taken(args.host, ports) as place:
+        copilot = load_copilot(args.model, args.segmentor)
+        settings = Settings(hosts=hosts_of(args.host), body=MAX_UPLOAD + 1_000_000)
+        app = build_workbench(Server(copilot, folders, Keys({}), settings), store)
+        address = address_of(place)
+
+        def started() -> None:
+            tell(f"workbench: {address}  (Ctrl+C ends it)")
+            if not args.no_browser:
+                import webbrowser
+
+                webbrowser.open(address)
+
+        serve(app, place, started)
     return 0

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import logging
 from pathlib import Path
 
 from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.data.errors import InputError
-
-HERE = ("127.0.0.1", "localhost", "::1")
-STOP_S = 30  # seconds that a stop waits for answers in the making
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,27 +29,22 @@ def run(args: argparse.Namespace) -> int:
     """Load the copilot and serve until stopped; answers in the making are finished first."""
     _check(args)
     try:
-        import uvicorn
-
         from slidekick.apps.serving.app import build
         from slidekick.apps.serving.folders import Folders
         from slidekick.apps.serving.guard import Keys
+        from slidekick.apps.serving.running import HERE, address_of, hosts_of, serve, taken
         from slidekick.apps.serving.server import Server, Settings
     except ImportError as error:
         raise InputError(f"{error.name} is not installed; pip install 'slidekick[serve]' brings it") from error
+    if args.host not in HERE and not args.keys and not args.no_keys:
+        raise InputError(f"--host {args.host} lets others in; give --keys FILE, or --no-keys to do without")
     keys = Keys.read(args.keys) if args.keys else Keys({})
     folders = Folders(args.folder or ())
-    names = ("*",) if args.host not in HERE and not args.host_name else (*HERE[:2], "[::1]", *(args.host_name or ()))
-    settings = Settings(args.rate, args.waiting, args.timeout, hosts=names)
-    with _bound(args.host, args.port) as place:
+    settings = Settings(args.rate, args.waiting, args.timeout, hosts=hosts_of(args.host, tuple(args.host_name or ())))
+    with taken(args.host, range(args.port, args.port + 1)) as place:
         server = Server(load_copilot(args.model, args.segmentor), folders, keys, settings)
-        tell(f"serving {', '.join(server.models)} at http://{args.host}:{args.port}/v1  (Ctrl+C ends it)")
-        tell("Research use only. Not for diagnosis.")
-        logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
-        config = uvicorn.Config(
-            build(server), log_level="warning", timeout_graceful_shutdown=STOP_S, server_header=False, lifespan="on"
-        )
-        uvicorn.Server(config).run(sockets=[place])
+        models = ", ".join(server.models)
+        serve(build(server), place, lambda: tell(f"serving {models} at {address_of(place)}v1  (Ctrl+C ends it)"))
     return 0
 
 
@@ -62,15 +53,3 @@ def _check(args: argparse.Namespace) -> None:
         value = getattr(args, name)
         if value is not None and not value >= least:
             raise InputError(f"--{name} {value:g}: give {least} or more")
-    if args.host not in HERE and not args.keys and not args.no_keys:
-        raise InputError(f"--host {args.host} lets others in; give --keys FILE, or --no-keys to do without")
-
-
-def _bound(host: str, port: int):
-    """A socket at the address, taken before minutes go into loading. Raises InputError where it is not free."""
-    import socket
-
-    try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    except (OSError, OverflowError) as error:
-        raise InputError(f"{host}:{port}: cannot be served at ({error}); give another --port or --host") from error

@@ -18,6 +18,7 @@ from slidekick.apps.serving.server import Refusal, Server
 from slidekick.apps.serving.work import Busy
 from slidekick.data.errors import InputError, SlidekickError, SourceError
 
+POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 OPEN = ("/healthz", "/metrics")  # routes that ask for no key: they tell nothing of pictures or questions
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ def build(server: Server) -> FastAPI:
 
 async def _watched(request: Request, call_next):
     """Ask for the key, hold the rate, count and time."""
-    server: Server = request.app.state.server
+    state = request.app.state  # taken first: an application mounted below puts its own in this place
+    server: Server = state.server
     loop = asyncio.get_running_loop()
     begun, route = loop.time(), "unknown"
     try:
@@ -54,7 +56,7 @@ async def _watched(request: Request, call_next):
     except Refusal as refusal:
         response = await _told(request, refusal)
     response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+    response.headers.setdefault("Content-Security-Policy", getattr(state, "policy", POLICY))
     route = getattr(request.scope.get("route"), "path", route)
     server.metrics.requests.labels(route, str(response.status_code)).inc()
     server.metrics.seconds.labels(route).observe(loop.time() - begun)

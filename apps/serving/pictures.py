@@ -43,7 +43,10 @@ class Eyes:
         """
         if isinstance(picture, ImageUrl):
             return decoded(picture)
-        file = self.folders.find(picture.name)
+        return self.read(self.folders.find(picture.name), picture)
+
+    def read(self, file: Path, picture: SlidePart) -> Roi | Survey:
+        """The same of a file that was found already."""
         if picture.region is None:
             with open_slide(file) as slide:
                 state_scale(slide, picture.mpp)

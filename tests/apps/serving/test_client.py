@@ -1,16 +1,14 @@
 """The official client against the server over a real connection, and the server as the copilot's own generalist."""
 
 import json
-import socket
-import threading
 import time
 
 import pytest
-import uvicorn
 
 from slidekick.apps.serving.app import build
 from slidekick.apps.serving.folders import Folders
 from slidekick.apps.serving.guard import Keys
+from slidekick.apps.serving.running import serving
 from slidekick.apps.serving.server import Server, Settings
 from slidekick.copilot.copilot import Copilot
 from slidekick.data.slide import read_roi
@@ -23,16 +21,8 @@ KEY = "k" * 16
 def address(copilot, opened):
     """http://…/v1 of a server with one key, over the scripted copilot."""
     server = Server(copilot, Folders([opened]), Keys({"lab": KEY}), Settings())
-    with socket.create_server(("127.0.0.1", 0)) as place:
-        running = uvicorn.Server(uvicorn.Config(build(server), log_level="error"))
-        thread = threading.Thread(target=running.run, kwargs={"sockets": [place]}, daemon=True)
-        thread.start()
-        while not running.started:
-            time.sleep(0.01)
-        yield f"http://127.0.0.1:{place.getsockname()[1]}/v1"
-        running.should_exit = True
-        thread.join(10)
-        assert not thread.is_alive(), "it ends when told to"
+    with serving(build(server)) as place:
+        yield f"{place}v1"
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ def _loaded(copilot, monkeypatch):
         (["--keys", "/no/such/keys"], "/no/such/keys: cannot be read"),
         (["--rate", "0"], "--rate 0: give 1 or more"),
         (["--timeout", "nan"], "--timeout nan: give 1 or more"),
-        (["--port", "99999"], "127.0.0.1:99999: cannot be served at"),
+        (["--port", "99999"], "127.0.0.1, port 99999: cannot be served at"),
     ],
 )
 def test_what_cannot_be_served_is_told(capsys, arguments, told):
@@ -35,10 +35,11 @@ def test_a_port_in_use_is_told(capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert main(["serve", "--port", str(port)]) == 2
-    assert f"127.0.0.1:{port}: cannot be served at" in capsys.readouterr().err
+    assert f"127.0.0.1, port {port}: cannot be served at" in capsys.readouterr().err
 
 
 def test_without_its_packages_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.delitem(sys.modules, "slidekick.apps.serving.running", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 2
-    assert "slidekick[serve]" in capsys.readouterr().err
+    assert "uvicorn is not installed; pip install 'slidekick[serve]'" in capsys.readouterr().err

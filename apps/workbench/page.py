@@ -1,0 +1,292 @@
+"""The page: layout, and what happens on which click. Imports Gradio; `chat.py` does not.
+
+A slide in deep zoom beside the conversation about it. What is drawn on the slide comes back through a hidden text box
+(`_said`); what the viewer is to show goes out in a hidden element (`viewer.state_html`). The page fetches nothing from
+elsewhere, sends nothing away, and shows words of users and models as words.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import gradio as gr
+
+from slidekick.apps.workbench import keeping
+from slidekick.apps.workbench.session import Session, Sessions
+from slidekick.apps.workbench.viewer import ASSETS, state_html
+from slidekick.copilot.answer import MAX_QUESTION, RESEARCH_USE
+from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.samples import SAMPLES
+
+KEEP_S = 3600  # Gradio's own copies of uploads are deleted an hour after they came; sessions hold theirs
+SUFFIXES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".svs", ".ndpi", ".scn", ".bif"]
+EXAMPLES = (
+    "What does this picture show?",
+    "How many nuclei are there?",
+    "Where is the gland?",
+    "Is there a glomerulus?",
+)
+SAMPLE_NAMES = {"he": "H&E sample", "ihc": "IHC sample"}
+HEAD = (
+    '<link rel="stylesheet" href="workbench/leaflet.css"><link rel="stylesheet" href="workbench/viewer.css">'
+    '<script src="workbench/leaflet.js"></script><script src="workbench/shapes.js"></script>'
+    '<script src="workbench/viewer.js"></script>'
+)
+QUIET = {"api_visibility": "private"}
+
+
+def build_page(sessions: Sessions) -> gr.Blocks:
+    """The page as `gr.Blocks`, not yet served."""
+    kind = {"analytics_enabled": False, "delete_cache": (600, KEEP_S), "fill_width": True}
+    with gr.Blocks(title="Slidekick", **kind) as page:
+        name = gr.BrowserState("", storage_key="slidekick-session", secret=sessions.store.secret)
+        gr.HTML(f"<h1>Slidekick</h1><div id='notice'>{html.escape(RESEARCH_USE)}</div>", elem_id="notice-line")
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=6, min_width=340):
+                views = _slide_panel(sessions)
+            with gr.Column(scale=5, min_width=340):
+                views |= _chat_panel()
+        _wire(page, sessions, name, views)
+    return page
+
+
+def _slide_panel(sessions: Sessions) -> dict:
+    views = {"sheets": gr.Radio([], label="Slides of this case", elem_id="sheets", visible=False)}
+    views["opener"] = gr.Accordion("Open a slide or picture", open=True, elem_id="open")
+    with views["opener"]:
+        views["upload"] = gr.File(label="Upload", file_types=SUFFIXES, type="filepath", height=120, elem_id="upload")
+        with gr.Row():
+            for sample, label in SAMPLE_NAMES.items():
+                views[f"sample {sample}"] = gr.Button(label, size="sm", elem_id=f"sample-{sample}")
+        opened = bool(sessions.server.folders.opened)
+        views["file"] = gr.Dropdown([], label="In the opened folders", visible=opened, elem_id="file", filterable=True)
+        views["mpp"] = gr.Number(label="µm per pixel", value=None, minimum=0, info="0: as the file says")
+        views["credit"] = gr.Markdown("", elem_id="credit", sanitize_html=True)
+    gr.HTML((ASSETS / "panel.html").read_text(encoding="utf-8"), elem_id="viewer-panel")
+    views["state"] = gr.HTML("", elem_id="viewer-state", visible="hidden")
+    views["said"] = gr.Textbox("", elem_id="viewer-said", visible="hidden")
+    views["tell"] = gr.Button("tell", elem_id="viewer-tell", visible="hidden")
+    with gr.Row():
+        views["region"] = gr.Textbox(
+            label="Region", placeholder="x,y,width,height", info="empty: all of it", max_length=60, elem_id="region"
+        )
+        views["correct"] = gr.Dropdown([], label="Correct", info="which mask + and − change", elem_id="correct")
+        views["undo"] = gr.Button("Take the last click back", size="sm", elem_id="undo")
+    return views
+
+
+def _chat_panel() -> dict:
+    chat = gr.Chatbot(
+        label="Conversation",
+        height=620,
+        buttons=["copy_all"],
+        layout="bubble",
+        sanitize_html=True,
+        latex_delimiters=[],
+        feedback_options=None,
+        examples=[{"text": text} for text in EXAMPLES],
+        placeholder="Open a slide or take a sample, then ask.",
+        elem_id="chat",
+    )
+    question = gr.Textbox(
+        placeholder="How many nuclei are there?",
+        label="Question",
+        max_length=MAX_QUESTION,
+        submit_btn="Ask",
+        stop_btn=False,
+        elem_id="question",
+    )
+    with gr.Row():
+        stop = gr.Button("Stop", size="sm", elem_id="stop")
+        clear = gr.Button("New conversation", size="sm", elem_id="clear")
+        fresh = gr.Button("New case", size="sm", elem_id="fresh")
+        export = gr.DownloadButton("Export the history", size="sm", elem_id="export")
+    return {"chat": chat, "question": question, "stop": stop, "clear": clear, "fresh": fresh, "export": export}
+
+
+def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
+    """What happens on which click. All events are private, and check what they are given all the same."""
+    outputs = [views[one] for one in ("chat", "state", "sheets", "region", "correct", "opener")]
+
+    def seen(session: Session, correcting: str | None = None) -> tuple:
+        """What all of the page shows of a session."""
+        names = [f"{number + 1}  {sheet.name}" for number, sheet in enumerate(session.sheets)]
+        area = session.sheets[session.current].area if session.sheets else None
+        layers = session.sheets[session.current].layers.by_concept if session.sheets else {}
+        chosen = correcting if correcting in layers else next(iter(layers), None)
+        return (
+            session.messages,
+            state_html(session, chosen),
+            gr.Radio(names, value=names[session.current] if names else None, visible=len(names) > 1),
+            "" if area is None else ",".join(map(str, area.box)),
+            gr.Dropdown(list(layers), value=chosen),
+            gr.Accordion(open=not session.sheets),
+        )
+
+    def doing(work):
+        """An event that changes the session of the caller by `work(session, *values)` and shows it anew."""
+
+        def event(kept: str, *values):
+            session = _session(sessions, kept)
+            try:
+                work(session, *values)
+            except SlidekickError as error:
+                raise _told(error) from error
+            return seen(session)
+
+        event.__name__ = work.__name__
+        return event
+
+    def begin(kept: str):
+        try:
+            session = sessions.get(kept) if kept else sessions.begin()
+        except SlidekickError:
+            session = sessions.begin()
+        files = gr.Dropdown(sessions.server.folders.files(), value=None)
+        return (session.name, files, *seen(session))
+
+    def fresh():
+        session = sessions.begin()
+        return (session.name, *seen(session))
+
+    def answer(question: str, kept: str):
+        session = _session(sessions, kept)
+        drawn = -1
+        try:
+            for _ in session.ask(question):
+                version = session.sheet.layers.version
+                state = state_html(session) if version != drawn else gr.skip()
+                drawn = version
+                yield session.messages, state, "", gr.skip()
+            yield session.messages, state_html(session), "", seen(session)[4]
+        except SlidekickError as error:
+            raise _told(error) from error
+
+    def stopped(kept: str):
+        return _session(sessions, kept).messages
+
+    def export(kept: str) -> str:
+        session = _session(sessions, kept)
+        file = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "slidekick-session.json"
+        file.write_text(json.dumps(keeping.to_dict(session), indent=1, ensure_ascii=False), encoding="utf-8")
+        return str(file)
+
+    def said(kept: str, told: str, concept: str | None):
+        session = _session(sessions, kept)
+        try:
+            _act(session, told, concept)
+        except SlidekickError as error:
+            raise _told(error) from error
+        return seen(session, concept)
+
+    page.load(begin, name, [name, views["file"], *outputs], **QUIET)
+    views["fresh"].click(fresh, None, [name, *outputs], **QUIET)
+    views["upload"].upload(doing(_open_upload), [name, views["upload"], views["mpp"]], outputs, **QUIET)
+    views["file"].input(doing(_open_file), [name, views["file"], views["mpp"]], outputs, **QUIET)
+    for sample in SAMPLE_NAMES:
+        opener = doing(_sample_opener(sample))
+        views[f"sample {sample}"].click(opener, [name, views["mpp"]], outputs, **QUIET).then(
+            lambda credit=SAMPLES[sample].credit: credit, None, views["credit"], **QUIET
+        )
+    views["sheets"].input(doing(_choose), [name, views["sheets"]], outputs, **QUIET)
+    views["region"].submit(doing(_region), [name, views["region"]], outputs, **QUIET)
+    views["tell"].click(said, [name, views["said"], views["correct"]], outputs, show_progress="hidden", **QUIET)
+    views["correct"].input(lambda kept, concept: seen(_session(sessions, kept), concept), [name, views["correct"]],
+                           outputs, **QUIET)  # fmt: skip
+    views["undo"].click(doing(_undo), [name, views["correct"]], outputs, **QUIET)
+    chat, question = views["chat"], views["question"]
+    spoken = {"inputs": [question, name], "outputs": [chat, views["state"], question, views["correct"]]}
+    limits = {"concurrency_limit": 16, "show_progress": "hidden", **QUIET}
+    asked = question.submit(answer, **spoken, **limits)
+    picked = chat.example_select(_take_example, None, question, **QUIET).then(answer, **spoken, **limits)
+    views["stop"].click(stopped, name, chat, cancels=[asked, picked], **QUIET)
+    for event in (views["clear"].click, chat.clear):
+        event(doing(_clear), [name], outputs, **QUIET)
+    views["export"].click(export, name, views["export"], **QUIET)
+
+
+def _session(sessions: Sessions, kept: object) -> Session:
+    if not kept:
+        raise _told(InputError("the page is still loading; try again in a moment"))
+    try:
+        return sessions.get(kept)
+    except InputError as error:
+        raise _told(error) from error
+
+
+def _open_upload(session: Session, path: str | None, mpp: float | None) -> None:
+    if path is None:
+        raise InputError("nothing was uploaded; choose a picture")
+    session.upload(path, _scale(mpp))
+
+
+def _open_file(session: Session, name: str | None, mpp: float | None) -> None:
+    session.open(f"folder:{name}", _scale(mpp))
+
+
+def _sample_opener(sample: str):
+    def _open_sample(session: Session, mpp: float | None) -> None:
+        session.open(f"sample:{sample}", _scale(mpp))
+
+    return _open_sample
+
+
+def _choose(session: Session, told: str | None) -> None:
+    number = str(told or "").partition(" ")[0]
+    session.choose(int(number) - 1 if number.isdecimal() else -1)
+
+
+def _region(session: Session, text: str | None) -> None:
+    parts = (text or "").replace(" ", "").split(",")
+    session.region({"box": parts if any(parts) else None})
+
+
+def _undo(session: Session, concept: str | None) -> None:
+    if not concept:
+        raise InputError("nothing was found that could be corrected; ask first")
+    session.undo(concept)
+
+
+def _clear(session: Session) -> None:
+    session.clear()
+
+
+def _act(session: Session, told: str, concept: str | None) -> None:
+    """What was drawn or clicked on the slide."""
+    try:
+        message = json.loads(told)
+        kind = message["kind"]
+        if kind == "point":
+            x, y, inside = int(message["x"]), int(message["y"]), bool(message["inside"])
+    except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+        raise InputError("the viewer said nothing that can be read; load the page anew") from error
+    if kind == "region":
+        session.region(message)
+    elif kind == "mark":
+        session.fly_to(str(message.get("id")))
+    elif kind == "point":
+        if not concept:
+            raise InputError("which mask? Ask first, then choose one under Correct")
+        session.correct(concept, x, y, inside)
+
+
+def _take_example(event: gr.SelectData):
+    return event.value["text"]
+
+
+def _scale(value: float | None) -> float | None:
+    """The scale given; 0 and an empty box both mean: as the file says."""
+    if value is None or value == 0:
+        return None
+    if not (isinstance(value, (int, float)) and 0 < value < float("inf")):
+        raise InputError(f"{value!r} is no scale; give µm per pixel above 0, such as 0.5")
+    return float(value)
+
+
+def _told(error: SlidekickError):
+    """The error as the page shows it: escaped, since the page would render HTML in it."""
+    return gr.Error(html.escape(str(error)), title="Cannot do that", print_exception=False)
