@@ -41,5 +41,5 @@ def _marks(claim: Claim, answer: Answer, number: int) -> str:
 
 def bubble(title: str, lines: Sequence[str], status: str | None = "done") -> dict:
     """A bubble that folds away, as Gradio's chat has them."""
-    metadata = {"title": title, **({"status": status} if status else {})}
+    metadata = {"title": plain(title), **({"status": status} if status else {})}
     return {"role": "assistant", "content": plain("\n".join(lines)), "metadata": metadata}

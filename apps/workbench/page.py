@@ -9,13 +9,9 @@ from __future__ import annotations
 
 import html
 import json
-import os
-import tempfile
-from pathlib import Path
 
 import gradio as gr
 
-from slidekick.apps.workbench import keeping
 from slidekick.apps.workbench.session import Session, Sessions
 from slidekick.apps.workbench.viewer import ASSETS, state_html
 from slidekick.copilot.answer import MAX_QUESTION, RESEARCH_USE
@@ -104,7 +100,7 @@ def _chat_panel() -> dict:
         stop = gr.Button("Stop", size="sm", elem_id="stop")
         clear = gr.Button("New conversation", size="sm", elem_id="clear")
         fresh = gr.Button("New case", size="sm", elem_id="fresh")
-        export = gr.DownloadButton("Export the history", size="sm", elem_id="export")
+        export = gr.Button("Export the history", size="sm", elem_id="export")
     return {"chat": chat, "question": question, "stop": stop, "clear": clear, "fresh": fresh, "export": export}
 
 
@@ -169,12 +165,6 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
     def stopped(kept: str):
         return _session(sessions, kept).messages
 
-    def export(kept: str) -> str:
-        session = _session(sessions, kept)
-        file = Path(tempfile.mkdtemp(dir=os.environ.get("GRADIO_TEMP_DIR"))) / "slidekick-session.json"
-        file.write_text(json.dumps(keeping.to_dict(session), indent=1, ensure_ascii=False), encoding="utf-8")
-        return str(file)
-
     def said(kept: str, told: str, concept: str | None):
         session = _session(sessions, kept)
         try:
@@ -206,7 +196,7 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
     views["stop"].click(stopped, name, chat, cancels=[asked, picked], **QUIET)
     for event in (views["clear"].click, chat.clear):
         event(doing(_clear), [name], outputs, **QUIET)
-    views["export"].click(export, name, views["export"], **QUIET)
+    views["export"].click(None, js="() => window.slidekick.export()")
 
 
 def _session(sessions: Sessions, kept: object) -> Session:

@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse, Response
 from slidekick.apps.serving import slides
 from slidekick.apps.serving.routes import DAY_S, plain
 from slidekick.apps.serving.server import Refusal
+from slidekick.apps.workbench import keeping
 from slidekick.apps.workbench.session import Session
 from slidekick.apps.workbench.sheets import Sheet
 from slidekick.data.errors import InputError
@@ -76,6 +77,13 @@ async def at(request: Request, session: str, number: int, x: float, y: float) ->
     return JSONResponse({"lines": await _found(lines)}, headers={"Cache-Control": "no-store"})
 
 
+@router.get("/view/{session}/history.json")
+async def history(request: Request, session: str) -> JSONResponse:
+    """The whole session as it is kept, to be taken away."""
+    told = await _found(lambda: keeping.to_dict(request.app.state.sessions.get(session)))
+    return JSONResponse(told, headers={"Content-Disposition": 'attachment; filename="slidekick.json"'})
+
+
 def measured_lines(layer, feature: dict) -> list[str]:
     """An object's name and measurements, as people read them."""
     told = feature["properties"].get("measurements", {})
@@ -98,18 +106,18 @@ def _sheet(request: Request, name: str, number: int) -> tuple[Session, Sheet]:
 
 def state(session: Session, correcting: str | None = None) -> dict:
     """What the viewer is to show. correcting: the concept whose clicks are drawn."""
+    empty = {"base": None, "number": session.changes, "history": f"view/{session.name}/history.json"}
     if not session.sheets:
-        return {"base": None, "number": session.changes}
+        return empty
     sheet = session.sheet
     try:
         known = session.facts(sheet)
     except InputError:  # gone since: the conversation is still there
-        return {"base": None, "number": session.changes}
+        return empty
     layers = list(sheet.layers.by_concept.values())
     colours = concept_colours(layer.concept for layer in layers if layer.found)
-    return {
+    return empty | {
         "base": f"view/{session.name}/{session.current}",
-        "number": session.changes,
         "width": known["width"],
         "height": known["height"],
         "levels": known["levels"],

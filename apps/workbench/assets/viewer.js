@@ -131,23 +131,24 @@
     }
 
     async show(state) {
-      if (!state.base) return this.close();
+      if (!state.base) return this.close(state);
       if (!this.state || this.state.base !== state.base) this.open(state);
       this.state = state;
       this.region(state.region);
       this.points(state.points || []);
       if (state.fly && state.fly.number !== this.flown) {
         this.flown = state.fly.number;
-        this.map.flyToBounds(boundsOf(state.fly.box).pad(0.25), { maxZoom: this.map.last, duration: 0.6 });
+        this.map.flyToBounds(boundsOf(state.fly.box).pad(0.25), { maxZoom: this.map.last + 1, duration: 0.6 });
         this.element.focus({ preventScroll: true });
       }
       await this.concepts(state.concepts || []);
       this.element.dataset.ready = String(state.number);
     }
 
-    close() {
+    close(state = null) {
       if (this.map) this.map.remove();
-      this.map = this.state = this.flown = null;
+      this.map = this.flown = null;
+      this.state = state;
       this.element.dataset.ready = "";
     }
 
@@ -181,6 +182,11 @@
       this.drawing = new Drawing(map, this.said);
       this.pinned = L.layerGroup().addTo(map);
       map.on("pick", (event) => this.pick(event));
+    }
+
+    export() {
+      const link = Object.assign(document.createElement("a"), { href: this.state.history, download: "slidekick.json" });
+      link.click();
     }
 
     region(region) {

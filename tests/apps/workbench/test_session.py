@@ -21,12 +21,12 @@ def ask(session, question=HOW_MANY):
 def test_a_question_grows_user_tool_text_and_evidence_messages(session):
     user, tool, text, evidence = ask(session)
     assert user == {"role": "user", "content": "How many nuclei are there&#63;"}
-    assert tool["metadata"]["title"] == "count(nucleus)"
+    assert tool["metadata"]["title"] == "count&#40;nucleus&#41;"
     assert tool["metadata"]["status"] == "done"
     assert tool["metadata"]["duration"] >= 0
     assert tool["content"] == "found&#44; count 2"
     assert text == {"role": "assistant", "content": "There are 2 nuclei&#46; [▸&#160;e1](#mark-0-e1)"}
-    assert evidence["metadata"]["title"] == "Evidence: 1 of 1 backed"
+    assert evidence["metadata"]["title"] == "Evidence&#58; 1 of 1 backed"
 
 
 def test_a_tool_step_is_pending_while_it_runs(session):
@@ -42,7 +42,7 @@ def test_stopping_leaves_no_step_pending_and_the_next_question_works(session, co
         next(running)
     running.close()
     assert [m["metadata"]["status"] for m in session.messages if "metadata" in m] == ["done"]
-    assert ask(session)[-1]["metadata"]["title"] == "Evidence: 1 of 1 backed"
+    assert ask(session)[-1]["metadata"]["title"] == "Evidence&#58; 1 of 1 backed"
 
 
 def test_what_was_found_is_a_layer_over_the_slide(session):
