@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import html
 import json
+from collections.abc import Callable, Iterator
 
 import gradio as gr
 
@@ -32,6 +33,7 @@ HEAD = (
     '<script src="workbench/leaflet.js"></script><script src="workbench/shapes.js"></script>'
     '<script src="workbench/viewer.js"></script>'
 )
+SHOWN = ("chat", "state", "sheets", "region", "correct", "opener")  # what follows the session
 QUIET = {"api_visibility": "private"}
 
 
@@ -104,15 +106,18 @@ def _chat_panel() -> dict:
     return {"chat": chat, "question": question, "stop": stop, "clear": clear, "fresh": fresh, "export": export}
 
 
-def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
-    """What happens on which click. All events are private, and check what they are given all the same."""
-    outputs = [views[one] for one in ("chat", "state", "sheets", "region", "correct", "opener")]
+class Events:
+    """What happens on which click. Each event is given the caller's session by name, and checks what it is given: the
+    page keeps events private, yet HTTP reaches them."""
 
-    def seen(session: Session, correcting: str | None = None) -> tuple:
-        """What all of the page shows of a session."""
+    def __init__(self, sessions: Sessions) -> None:
+        self.sessions = sessions
+
+    def seen(self, session: Session, correcting: str | None = None) -> tuple:
+        """What all of the page shows of a session, for `SHOWN`. correcting: the mask that clicks change."""
         names = [f"{number + 1}  {sheet.name}" for number, sheet in enumerate(session.sheets)]
-        area = session.sheets[session.current].area if session.sheets else None
-        layers = session.sheets[session.current].layers.by_concept if session.sheets else {}
+        area = session.sheet.area if session.sheets else None
+        layers = session.sheet.layers.by_concept if session.sheets else {}
         chosen = correcting if correcting in layers else next(iter(layers), None)
         return (
             session.messages,
@@ -123,89 +128,103 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
             gr.Accordion(open=not session.sheets),
         )
 
-    def doing(work):
-        """An event that changes the session of the caller by `work(session, *values)` and shows it anew."""
+    def session(self, kept: object) -> Session:
+        """The session of a name, or the error that the page shows."""
+        if not kept:
+            raise _told(InputError("the page is still loading; try again in a moment"))
+        try:
+            return self.sessions.get(kept)
+        except InputError as error:
+            raise _told(error) from error
+
+    def doing(self, work: Callable[..., None]) -> Callable[..., tuple]:
+        """An event that changes the session by `work(session, *values)` and shows it anew."""
 
         def event(kept: str, *values):
-            session = _session(sessions, kept)
+            session = self.session(kept)
             try:
                 work(session, *values)
             except SlidekickError as error:
                 raise _told(error) from error
-            return seen(session)
+            return self.seen(session)
 
         event.__name__ = work.__name__
         return event
 
-    def begin(kept: str):
+    def begin(self, kept: str) -> tuple:
+        """The page is loaded: the session that the browser remembers, or a new one."""
         try:
-            session = sessions.get(kept) if kept else sessions.begin()
+            session = self.sessions.get(kept) if kept else self.sessions.begin()
         except SlidekickError:
-            session = sessions.begin()
-        files = gr.Dropdown(sessions.server.folders.files(), value=None)
-        return (session.name, files, *seen(session))
+            session = self.sessions.begin()
+        files = gr.Dropdown(self.sessions.server.folders.files(), value=None)
+        return (session.name, files, *self.seen(session))
 
-    def fresh():
-        session = sessions.begin()
-        return (session.name, *seen(session))
+    def fresh(self) -> tuple:
+        """A new session."""
+        session = self.sessions.begin()
+        return (session.name, *self.seen(session))
 
-    def answer(question: str, kept: str):
-        session = _session(sessions, kept)
-        drawn = -1
+    def answer(self, question: str, kept: str) -> Iterator[tuple]:
+        """Streams conversation and slide, and empties the question's box."""
+        session, drawn = self.session(kept), -1
         try:
             for _ in session.ask(question):
                 version = session.sheet.layers.version
-                state = state_html(session) if version != drawn else gr.skip()
+                yield session.messages, state_html(session) if version != drawn else gr.skip(), "", gr.skip()
                 drawn = version
-                yield session.messages, state, "", gr.skip()
-            yield session.messages, state_html(session), "", seen(session)[4]
+            yield session.messages, state_html(session), "", self.seen(session)[SHOWN.index("correct")]
         except SlidekickError as error:
             raise _told(error) from error
 
-    def stopped(kept: str):
-        return _session(sessions, kept).messages
+    def stopped(self, kept: str) -> list[dict]:
+        """The conversation after a stop."""
+        return self.session(kept).messages
 
-    def said(kept: str, told: str, concept: str | None):
-        session = _session(sessions, kept)
+    def said(self, kept: str, told: str, concept: str | None) -> tuple:
+        """What was drawn or clicked on the slide. concept: the mask that clicks change."""
+        session = self.session(kept)
         try:
             _act(session, told, concept)
         except SlidekickError as error:
             raise _told(error) from error
-        return seen(session, concept)
+        return self.seen(session, concept)
 
-    page.load(begin, name, [name, views["file"], *outputs], **QUIET)
-    views["fresh"].click(fresh, None, [name, *outputs], **QUIET)
-    views["upload"].upload(doing(_open_upload), [name, views["upload"], views["mpp"]], outputs, **QUIET)
-    views["file"].input(doing(_open_file), [name, views["file"], views["mpp"]], outputs, **QUIET)
-    for sample in SAMPLE_NAMES:
-        opener = doing(_sample_opener(sample))
-        views[f"sample {sample}"].click(opener, [name, views["mpp"]], outputs, **QUIET).then(
-            lambda credit=SAMPLES[sample].credit: credit, None, views["credit"], **QUIET
-        )
-    views["sheets"].input(doing(_choose), [name, views["sheets"]], outputs, **QUIET)
-    views["region"].submit(doing(_region), [name, views["region"]], outputs, **QUIET)
-    views["tell"].click(said, [name, views["said"], views["correct"]], outputs, show_progress="hidden", **QUIET)
-    views["correct"].input(lambda kept, concept: seen(_session(sessions, kept), concept), [name, views["correct"]],
-                           outputs, **QUIET)  # fmt: skip
-    views["undo"].click(doing(_undo), [name, views["correct"]], outputs, **QUIET)
-    chat, question = views["chat"], views["question"]
-    spoken = {"inputs": [question, name], "outputs": [chat, views["state"], question, views["correct"]]}
-    limits = {"concurrency_limit": 16, "show_progress": "hidden", **QUIET}
-    asked = question.submit(answer, **spoken, **limits)
-    picked = chat.example_select(_take_example, None, question, **QUIET).then(answer, **spoken, **limits)
-    views["stop"].click(stopped, name, chat, cancels=[asked, picked], **QUIET)
-    for event in (views["clear"].click, chat.clear):
-        event(doing(_clear), [name], outputs, **QUIET)
+    def correcting(self, kept: str, concept: str | None) -> tuple:
+        """Another mask is chosen."""
+        return self.seen(self.session(kept), concept)
+
+
+def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
+    """Connect buttons and events."""
+    events, outputs = Events(sessions), [views[one] for one in SHOWN]
+    page.load(events.begin, name, [name, views["file"], *outputs], **QUIET)
+    views["fresh"].click(events.fresh, None, [name, *outputs], **QUIET)
+    changes = [
+        (views["upload"].upload, _open_upload, ["upload", "mpp"]),
+        (views["file"].input, _open_file, ["file", "mpp"]),
+        (views["sheets"].input, _choose, ["sheets"]),
+        (views["region"].submit, _region, ["region"]),
+        (views["undo"].click, _undo, ["correct"]),
+        (views["clear"].click, _clear, []),
+        (views["chat"].clear, _clear, []),
+        *((views[f"sample {one}"].click, _sample_opener(one), ["mpp"]) for one in SAMPLE_NAMES),
+    ]
+    for listen, work, values in changes:
+        listen(events.doing(work), [name, *(views[value] for value in values)], outputs, **QUIET)
+    for one in SAMPLE_NAMES:
+        credit = SAMPLES[one].credit
+        views[f"sample {one}"].click(lambda credit=credit: credit, None, views["credit"], **QUIET)
+    hidden = {"show_progress": "hidden", **QUIET}
+    views["tell"].click(events.said, [name, views["said"], views["correct"]], outputs, **hidden)
+    views["correct"].input(events.correcting, [name, views["correct"]], outputs, **hidden)
+    question = views["question"]
+    spoken = {"inputs": [question, name], "outputs": [views[one] for one in ("chat", "state", "question", "correct")]}
+    asked = question.submit(events.answer, **spoken, concurrency_limit=16, **hidden)
+    taken = views["chat"].example_select(_take_example, None, question, **QUIET)
+    picked = taken.then(events.answer, **spoken, concurrency_limit=16, **hidden)
+    views["stop"].click(events.stopped, name, views["chat"], cancels=[asked, picked], **QUIET)
     views["export"].click(None, js="() => window.slidekick.export()")
-
-
-def _session(sessions: Sessions, kept: object) -> Session:
-    if not kept:
-        raise _told(InputError("the page is still loading; try again in a moment"))
-    try:
-        return sessions.get(kept)
-    except InputError as error:
-        raise _told(error) from error
 
 
 def _open_upload(session: Session, path: str | None, mpp: float | None) -> None:
