@@ -29,9 +29,11 @@ def build_workbench(server: Server, store: Store) -> FastAPI:
     app.include_router(viewer.router)
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+    page = build_page(app.state.sessions).queue(default_concurrency_limit=8)
+    page.has_launched = True  # only then Gradio holds events to files that were uploaded
     return gr.mount_gradio_app(
         app,
-        build_page(app.state.sessions).queue(default_concurrency_limit=8),
+        page,
         path="/",
         head=HEAD,
         theme=gr.themes.Base(primary_hue="fuchsia", neutral_hue="slate", font=fonts, font_mono=mono),
