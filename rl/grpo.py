@@ -30,14 +30,14 @@ from slidekick.rl.guards import GuardCallback, Guards
 from slidekick.rl.instructions.material import Material, gather
 from slidekick.rl.launch import launched
 from slidekick.rl.sft import ADAPTER, BASE, CHECKPOINTS, cached_maps
-from slidekick.rl.tasks import GENERIC, SLIDE_TASKS, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
+from slidekick.rl.tasks import GENERIC, READ, SLIDE_TASKS, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
 
 SECTIONS = {
-    "experts": dict, "rows": dict, "rewards": str, "rollouts": dict, "curriculum": dict, "guards": dict, "grpo": dict,
+    "experts": dict, "rows": dict, "rewards": str, "rollouts": dict, "curriculum": dict, "anchor": dict,
+    "guards": dict, "grpo": dict,
 }  # fmt: skip
 CALIBRATION = 12  # rows that 8 bits are fitted to
 VIEWS = 1000  # added to the seed of views, so that they are none that examples showed
-READ = ("classification", "closed_vqa", "open_vqa")  # families whose answers do not hang on where things lie
 HUB_SECTIONS = {"base": dict, "rows": dict, "rewards": str, "lora": dict, "guards": dict, "grpo": dict}
 
 
@@ -125,7 +125,12 @@ def make_trainer(
     start = Path(config.get("start", ""))
     if not (start / TOWER).is_file() or not (start / EXPERTS).is_dir():
         raise InputError(f"{where}: start is {str(start)!r}, no folder of mini with experts; see rl/configs/grpo.yaml")
-    for section, keys in (("rollouts", ("budget", "calls", "int8")), ("curriculum", ("floor", "again"))):
+    sections = {
+        "rollouts": ("budget", "calls", "int8"),
+        "curriculum": ("floor", "again"),
+        "anchor": ("weight", "answers"),
+    }
+    for section, keys in sections.items():
         check_keys(config[section], section, keys, where)
     arguments = grpo_arguments(config["grpo"], where, out)
     most = arguments.generation_batch_size // arguments.num_generations * (config["curriculum"]["again"] + 1)
@@ -159,6 +164,7 @@ def make_trainer(
         player=player,
         experts=experts,
         kl=float(config["grpo"].get("beta", 0.0)),
+        anchor=config["anchor"],
         **config["curriculum"],
     )
     return trainer, guards
@@ -173,9 +179,9 @@ def check_keys(section: Mapping, name: str, keys: Sequence[str], where: Path) ->
             if not isinstance(value, bool):
                 raise InputError(f"{where}: {name}.{key} is {value!r}; give true or false")
             continue
-        whole = key != "floor"
+        whole = key not in ("floor", "weight")
         right = type(value) is int if whole else isinstance(value, int | float) and not isinstance(value, bool)
-        if not right or value < (key == "budget"):
+        if not right or value < (key in ("budget", "answers")):
             raise InputError(f"{where}: {name}.{key} is {value!r}; give a {'whole ' * whole}number from 0 on")
 
 

@@ -23,6 +23,7 @@ from trl.trainer.utils import split_tensor_dict
 
 from slidekick.copilot.experts import Experts
 from slidekick.data.files import write_atomic
+from slidekick.rl.anchor import Anchor
 from slidekick.rl.curriculum import Curriculum, Spread, advantages, varied
 from slidekick.rl.episodes import Episode, Player, Prompt
 from slidekick.rl.rollouts import Packed, below, first_taught, log_probs, pack
@@ -67,8 +68,9 @@ class TaskTrainer(GRPOTrainer):
     """See the module.
 
     rows: questions to draw from. tasks: name -> what rewards its rows. player: asks them. experts: what learns. kl:
-    weight of the KL term (trl's own `beta` stays 0, since it would load a second model). again: times that the groups
-    of a step are filled up where all answers of a group earned the same.
+    weight of the KL term (trl's own `beta` stays 0, since it would load a second model). anchor: `weight` and `answers`
+    of the right answers told beside (see `Anchor`). again: times that the groups of a step are filled up where all
+    answers of a group earned the same.
     """
 
     def __init__(
@@ -79,6 +81,7 @@ class TaskTrainer(GRPOTrainer):
         player: Player,
         experts: Experts,
         kl: float,
+        anchor: dict,
         again: int,
         floor: float,
         **kwargs,
@@ -90,6 +93,7 @@ class TaskTrainer(GRPOTrainer):
         self.curriculum = Curriculum([(row.task, row.set) for row in rows], floor)
         self.spread = Spread()
         self.depth = first_taught(player.model)
+        self.anchor = Anchor(player, rows, **anchor, seed=self.args.seed, depth=self.depth)
         self.groups: list[Group] = []
         self._packs: dict[int, tuple[Packed, torch.Tensor]] = {}
         self._members: list[int] = []
@@ -202,7 +206,12 @@ class TaskTrainer(GRPOTrainer):
         gone = (self._said - inputs["sampling_per_token_logps"])[own]
         self._metrics["train"]["sampling/ratio"].append(float(gone.exp().mean()))
         self._metrics["train"]["sampling/difference"].append(float(gone.abs().max()))
-        return loss
+        return loss + self._anchored() if self.anchor.weight and self.anchor.rows else loss
+
+    def _anchored(self) -> torch.Tensor:
+        told = self.anchor.loss(self.state.global_step, self._members[0])
+        self._metrics["train"]["anchor"].append(float(told.detach()) / self.anchor.weight)
+        return told / self.current_gradient_accumulation_steps
 
     def _get_per_token_logps_and_entropies(self, model, input_ids, attention_mask, logits_to_keep, **_):
         logs, entropies = self._weigh(logits_to_keep)

@@ -38,6 +38,7 @@ TASKS: dict[str, Task] = {
         report,
     )
 }  # fmt: skip
+READ = ("classification", "closed_vqa", "open_vqa")  # answered from the picture as a whole, in a few words, by no tool
 SLIDE_TASKS = ("slide_classification", "slide_vqa")  # their pictures are bags of tiles
 
 

@@ -34,6 +34,7 @@ CONFIG = {
     "rewards": "tasks",
     "rollouts": {"budget": 5, "calls": 1, "int8": True},
     "curriculum": {"floor": 0.2, "again": 1},
+    "anchor": {"weight": 0.05, "answers": 2},
     "guards": {},
     "grpo": {
         "max_steps": 2, "num_generations": 3, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2,
@@ -311,3 +312,36 @@ def test_settings_that_cannot_be_used_are_told_in_one_line(made, changes, told):
     with pytest.raises(InputError, match=told) as caught:
         made.trainer(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_right_answers_are_told_beside_the_rewards(made):
+    """The loss of the anchor falls where it alone is learnt from, and is that of these answers, step for step."""
+    trainer = made.trainer(anchor={"weight": 1.0, "answers": 4})
+    anchor = trainer.anchor
+    assert {row.task for row in anchor.rows} == {"classification", "closed_vqa"}
+    first = anchor.loss(3, 0)
+    assert first.item() == anchor.loss(3, 0).item()
+    assert first.item() != anchor.loss(4, 0).item()
+    assert first.item() == pytest.approx(2 * _half(anchor).loss(3, 0).item())
+    parameters = [one for one in trainer.experts.trainable() if one.requires_grad]
+    optimizer = torch.optim.SGD(parameters, lr=0.05)
+    for _ in range(5):
+        optimizer.zero_grad()
+        anchor.loss(3, 0).backward()
+        optimizer.step()
+    assert anchor.loss(3, 0).item() < first.item()
+
+
+def _half(anchor):
+    import copy
+
+    half = copy.copy(anchor)
+    half.weight = anchor.weight / 2
+    return half
+
+
+def test_a_run_without_an_anchor_logs_none_and_one_with_it_does(made):
+    for weight in (0, 0.1):
+        folder = made.train(f"anchored-{weight}", anchor={"weight": weight})
+        steps = [entry for entry in log_of(folder) if "reward/all" in entry]
+        assert all(("anchor" in entry) == bool(weight) for entry in steps)
