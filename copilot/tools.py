@@ -19,11 +19,13 @@ import numpy as np
 from slidekick.copilot.answer import Evidence
 from slidekick.data.errors import SlidekickError
 from slidekick.data.slide import Roi
-from slidekick.grounding.finding import PICTURE, Finding, clipped
+from slidekick.grounding.finding import PICTURE, Finding, clipped, largest
 from slidekick.grounding.measure import Measurement, measure
 
 MAX_CONCEPT = 48  # characters; the vocabulary's longest phrase has 27
 TOOL_NAMES = ("segment", "count", "measure")
+
+_LARGEST = re.compile(r"(?:the )?(?:largest|biggest) (.+)", re.IGNORECASE)  # in front of a concept: one object of it
 
 log = logging.getLogger(__name__)
 
@@ -95,15 +97,25 @@ class Toolbox:
         return self._seen[_key(concept)]
 
     def look_for(self, concepts: Sequence[str]) -> None:
-        """Look for several concepts at once, which costs one look at the picture; those seen before cost nothing."""
-        new = {_key(concept): " ".join(concept.split()) for concept in concepts if _key(concept) not in self._seen}
+        """Look for several concepts at once, which costs one look at the picture; those seen before cost nothing.
+
+        "largest gland" is the largest object of what "gland" finds.
+        """
+        named = {_key(concept): " ".join(concept.split()) for concept in concepts if _key(concept) not in self._seen}
+        picked = {key: match[1] for key, words in named.items() if (match := _LARGEST.fullmatch(words))}
+        new = {key: words for key, words in named.items() if key not in picked}
+        new |= {_key(words): words for words in picked.values() if _key(words) not in self._seen}
         if new:
             self._seen.update(zip(new, self._find(list(new.values())), strict=True))
+        self._seen |= {key: largest(self._seen[_key(words)]) for key, words in picked.items()}
 
     def keep(self, finding: Finding) -> None:
         """Take a finding, such as one that a person corrected, for its concept, however that is called."""
-        for key in [key for key, seen in self._seen.items() if seen.concept == finding.concept]:
-            self._seen[key] = finding
+        for key, seen in list(self._seen.items()):
+            if seen.concept == finding.concept:
+                self._seen[key] = finding
+            elif seen.concept == f"largest {finding.concept}":
+                del self._seen[key]
         self._seen[_key(finding.concept)] = finding
 
     def _find(self, concepts: list[str]) -> list[Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+from scipy import ndimage
 
 PICTURE, TISSUE, REGION = "picture", "tissue", "region"  # where a concept was looked for, as people say it
 
@@ -60,3 +61,17 @@ def clipped(finding: Finding, within: np.ndarray) -> Finding:
         mask = instances > 0
     presence, score = (finding.presence, finding.score) if mask.any() else (0.0, 0.0)
     return replace(finding, mask=mask, instances=instances, presence=presence, score=score, within=within, part=REGION)
+
+
+def largest(finding: Finding) -> Finding:
+    """The object of a finding with the largest area, or its largest connected part where it is a region, as one object.
+
+    As it is where nothing was found.
+    """
+    if not finding.found:
+        return finding
+    parts = finding.instances if finding.instances is not None else ndimage.label(finding.mask)[0]
+    sizes = np.bincount(parts.ravel())
+    sizes[0] = 0
+    mask = parts == sizes.argmax()
+    return replace(finding, concept=f"largest {finding.concept}", mask=mask, instances=mask.astype(np.int32))

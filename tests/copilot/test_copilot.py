@@ -334,3 +334,13 @@ def test_what_is_said_of_a_region_speaks_of_the_region(segmentor, roi, scripted)
     for wrong in (np.zeros_like(within), within[1:], within.astype(int)):
         with pytest.raises(InputError, match="no bool mask"):
             copilot.toolbox(roi, within=wrong)
+
+
+def test_the_largest_of_a_kind_is_asked_for_in_words(segmentor, roi, scripted):
+    call = ToolCall("segment", {"concept": "largest nucleus"}).to_text()
+    copilot = Copilot(
+        scripted(call, "Largest nucleus was found, in the upper left, covering 1% of the picture."), segmentor
+    )
+    answer = copilot.ask(roi, "Where is the largest nucleus?")
+    assert answer.claims[0].supported
+    assert answer.evidence[0].concept == "largest nucleus"

@@ -164,3 +164,18 @@ def test_a_finding_that_was_corrected_stands_for_all_its_names(segmentor, roi):
     box.keep(replace(first, instances=np.where(first.instances == 1, 1, 0), mask=first.instances == 1))
     assert box.count("nuclei")["count"] == box.count("nucleus")["count"] == 1
     assert segmentor.calls == ["nuclei"]
+
+
+def test_the_largest_object_is_one_of_those_that_are_found(segmentor, roi):
+    box = Toolbox(segmentor, roi)
+    assert box.measure("largest gland")["count"] == 1
+    assert box.measure("the Biggest  gland")["area"] == box.measure("gland")["area"]
+    assert box.count("largest nucleus")["count"] == 1
+    assert segmentor.calls == ["gland", "nucleus"], "what is looked for is the concept"
+    outcome = box.call("segment", {"concept": "largest nucleus"}, "t1")
+    assert {item.concept for item in outcome.evidence} == {"largest nucleus"}
+    assert box.call("segment", {"concept": "largest glomerulus"}, "t2").result == {"found": False}
+    assert box.call("segment", {"concept": "largest unicorn"}, "t3").result["known"] is False
+    first = box.finding("nucleus")
+    box.keep(replace(first, instances=np.where(first.instances == 2, 1, 0), mask=first.instances == 2))
+    assert np.array_equal(box.finding("largest nucleus").mask, first.instances == 2)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from slidekick.grounding.finding import PICTURE, REGION, Finding, clipped
+from slidekick.grounding.finding import PICTURE, REGION, Finding, clipped, largest
 from slidekick.grounding.measure import measure
 
 masks = arrays(bool, (6, 7))
@@ -56,3 +56,14 @@ def test_objects_are_kept_whole_or_not_at_all(instances, within):
         part = kept.instances == number
         assert not part.any() or np.array_equal(part, instances == number)
     assert np.array_equal(kept.mask, kept.instances > 0)
+
+
+def test_the_largest_is_an_object_or_a_connected_part():
+    mask = np.zeros((6, 9), bool)
+    mask[0, 0], mask[2:4, 2:4], mask[5, 5:9] = True, True, True
+    part = largest(Finding("gland", mask, 0.9, 0.99))
+    assert part.mask.sum() == 4
+    assert part.concept == "largest gland"
+    assert measure(part, None).count == 1
+    nothing = Finding("gland", np.zeros((3, 3), bool), 0.0, 0.01)
+    assert largest(nothing) is nothing
