@@ -159,7 +159,7 @@
       const crs = L.extend({}, L.CRS.Simple, { transformation: new L.Transformation(part, 0, part, 0) });
       const whole = boundsOf([0, 0, state.width, state.height]);
       const map = (this.map = L.map(this.element, {
-        crs, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, maxZoom: last + 3, minZoom: 0,
+        crs, attributionControl: false, zoomSnap: 0.25, zoomDelta: 1, maxZoom: last + 3, minZoom: 0, fadeAnimation: false,
         maxBounds: whole.pad(0.5), maxBoundsViscosity: 0.7, keyboard: true,
       }));
       map.last = last;

@@ -77,6 +77,11 @@ def open_file(page, name):
         page.get_by_role("option", name=name).first.click()
 
     settled(page, choose)
+    page.wait_for_function(
+        "(all => all.length && all.every(one => one.complete))([...document.querySelectorAll('.leaflet-tile')])",
+        timeout=WAIT_MS,
+    )
+    page.wait_for_timeout(300)
 
 
 def ask(page, question):
