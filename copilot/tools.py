@@ -119,8 +119,11 @@ class Toolbox:
         self._seen[_key(finding.concept)] = finding
 
     def _find(self, concepts: list[str]) -> list[Finding]:
-        found = self.segmentor.segment(self.roi.pixels, concepts, mpp=self.roi.mpp)
-        return found if self.within is None else [clipped(finding, self.within) for finding in found]
+        return [self.inside(one) for one in self.segmentor.segment(self.roi.pixels, concepts, mpp=self.roi.mpp)]
+
+    def inside(self, finding: Finding) -> Finding:
+        """What of a finding lies in the region; all of it where there is none."""
+        return finding if self.within is None else clipped(finding, self.within)
 
     def measurement(self, concept: str) -> Measurement | Finding:
         """What can be measured of it; the finding itself where the word is outside the vocabulary."""

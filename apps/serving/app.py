@@ -49,7 +49,7 @@ async def _watched(request: Request, call_next):
     state = request.app.state  # taken first: an application mounted below puts its own in this place
     server: Server = state.server
     loop = asyncio.get_running_loop()
-    begun, route = loop.time(), "unknown"
+    begun = loop.time()
     try:
         _admitted(server, request)
         response = await call_next(request)
@@ -57,7 +57,7 @@ async def _watched(request: Request, call_next):
         response = await _told(request, refusal)
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Content-Security-Policy", getattr(state, "policy", POLICY))
-    route = getattr(request.scope.get("route"), "path", route)
+    route = getattr(request.scope.get("route"), "path", "unknown")
     server.metrics.requests.labels(route, str(response.status_code)).inc()
     server.metrics.seconds.labels(route).observe(loop.time() - begun)
     return response

@@ -1,8 +1,8 @@
 """The page: layout, and what happens on which click. Imports Gradio; `chat.py` does not.
 
 A slide in deep zoom beside the conversation about it. What is drawn on the slide comes back through a hidden text box
-(`_said`); what the viewer is to show goes out in a hidden element (`viewer.state_html`). The page fetches nothing from
-elsewhere, sends nothing away, and shows words of users and models as words.
+(`Events.said`); what the viewer is to show goes out in a hidden element (`viewer.state_html`). The page fetches nothing
+from elsewhere, sends nothing away, and shows words of users and models as words.
 """
 
 from __future__ import annotations

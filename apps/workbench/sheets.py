@@ -144,10 +144,7 @@ class Sheet:
         (finding,) = copilot.segmentor.segment(box.roi.pixels, [concept], mpp=box.roi.mpp, points=clicks)
         if not finding.known:
             raise InputError(f"{concept}: not in the segmentor's vocabulary; see `slidekick vocabulary`")
-        if box.within is not None:
-            from slidekick.grounding.finding import clipped
-
-            finding = clipped(finding, box.within)
+        finding = box.inside(finding)
         box.keep(finding)
         self.layers.draw([finding], box)
         self.points[finding.concept] = list(points)

@@ -1,6 +1,6 @@
 // The slide beside the chat: deep zoom, scale bar, what was found drawn over it, and the tools that draw a region.
 //
-// The page tells what to show in the attribute data-state of #viewer-state (JSON; see `viewer_state` in viewer.py), and is
+// The page tells what to show in the attribute data-state of #viewer-state (JSON; see `state` in viewer.py), and is
 // told of what was drawn through #viewer-said. Nothing here comes from elsewhere: Leaflet is served beside this file.
 "use strict";
 
