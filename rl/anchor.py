@@ -15,16 +15,16 @@ import torch
 
 from slidekick.rl.episodes import Player
 from slidekick.rl.rollouts import Told, below, log_probs, pack
-from slidekick.rl.tasks import READ, Row
+from slidekick.rl.tasks import Row, is_read
 
 
 class Anchor:
-    """rows: to draw from; those of families that are read from the picture are told. weight: of the loss, a mean over
-    tokens. answers: told at a time. depth: layers from which on something learns."""
+    """rows: to draw from; those that are answered by no tool, in no more tokens than a rollout may say, are told.
+    weight: of the loss, a mean over tokens. answers: told at a time. depth: layers from which on something learns."""
 
     def __init__(self, player: Player, rows: Sequence[Row], weight: float, answers: int, seed: int, depth: int) -> None:
         self.player, self.weight, self.answers, self.seed, self.depth = player, weight, answers, seed, depth
-        self.rows = [row for row in rows if row.task in READ]
+        self.rows = [row for row in rows if is_read(row) and len(self._told(row).ids) <= player.budget]
 
     def loss(self, step: int, part: int) -> torch.Tensor:
         """Weighed cross-entropy of the right answers of some rows, the same ones for the same step and part of it."""

@@ -30,7 +30,17 @@ from slidekick.rl.guards import GuardCallback, Guards
 from slidekick.rl.instructions.material import Material, gather
 from slidekick.rl.launch import launched
 from slidekick.rl.sft import ADAPTER, BASE, CHECKPOINTS, cached_maps
-from slidekick.rl.tasks import GENERIC, READ, SLIDE_TASKS, TASKS, Row, Task, generic_reward, reward_functions, rl_rows
+from slidekick.rl.tasks import (
+    GENERIC,
+    SLIDE_TASKS,
+    TASKS,
+    Row,
+    Task,
+    generic_reward,
+    is_read,
+    reward_functions,
+    rl_rows,
+)
 
 SECTIONS = {
     "experts": dict, "rows": dict, "rewards": str, "rollouts": dict, "curriculum": dict, "anchor": dict,
@@ -206,7 +216,7 @@ def pictures_of(model, rows: Sequence[Row], material: Material, plan: Mapping, o
     def picture(row: Row) -> torch.Tensor | None:
         if not row.images:
             return None
-        view = crc32(row.question.encode()) if row.task in READ else 0
+        view = crc32(row.question.encode()) if is_read(row) else 0
         one = torch.from_numpy(maps.array[maps.row(row.images[0], view)].astype(np.float32))
         with torch.no_grad():
             return model.model.multi_modal_projector(one[None])[0]

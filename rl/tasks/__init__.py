@@ -5,12 +5,11 @@
 
 from slidekick.rl.tasks.generic import GENERIC
 from slidekick.rl.tasks.reward_functions import generic_reward, reward_functions
-from slidekick.rl.tasks.rows import READ, SLIDE_TASKS, TASKS, rl_rows
+from slidekick.rl.tasks.rows import SLIDE_TASKS, TASKS, is_read, rl_rows
 from slidekick.rl.tasks.task import Reward, Rollout, Row, Task, ToolStep
 
 __all__ = [
     "GENERIC",
-    "READ",
     "SLIDE_TASKS",
     "TASKS",
     "Reward",
@@ -19,6 +18,7 @@ __all__ = [
     "Task",
     "ToolStep",
     "generic_reward",
+    "is_read",
     "reward_functions",
     "rl_rows",
 ]

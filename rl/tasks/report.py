@@ -6,6 +6,7 @@ Lines of labelled pictures, descriptions with measurements where the labels tell
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from slidekick.copilot.sentences import measure_sentence
 from slidekick.data.items import Item
 from slidekick.rl.evaluation.tool_use import nothing_found, numbers_equal
 from slidekick.rl.instructions.balance import Balanced, one
-from slidekick.rl.instructions.concepts import draw_phrasing
+from slidekick.rl.instructions.concepts import phrasings
 from slidekick.rl.instructions.description import DESCRIBE, reading
 from slidekick.rl.instructions.report import Report
 from slidekick.rl.instructions.stock import Stock, known_organ, known_stain
@@ -51,20 +52,31 @@ class Reported:
             return Row("report", text.set, question, _truth(answer, None))
         if self.measured and (not self.lines or roll < TEXTS + (1 - TEXTS) * MEASURED):
             item, concept = self.measured.draw(rng)
-            result = self.stock.truths.result("measure", item, concept)
-            if result is not None or not self.lines:
-                return self._described(rng, item, concept, result)
+            there = self._there(item)
+            if there or not self.lines:
+                return self._described(rng, item, there, concept)
         item = self.lines.draw(rng)
         question, answer = (text_of(message) for message in self.family.ask(rng, item))
         facts = [fact for fact in (known_organ(item), known_stain(item), item.label) if fact and says(answer, fact)]
         return Row("report", item.set, question, _truth(answer, self._others(item), facts), (item.image,))
 
-    def _described(self, rng: np.random.Generator, item: Item, concept: str, result: dict | None) -> Row:
-        word = draw_phrasing(rng, concept)
-        measured = [measure_sentence(word.one, result)] if result else []
+    def _there(self, item: Item) -> dict[str, dict]:
+        """Concept -> what `measure` returns of it, of those that the picture holds."""
+        truths = self.stock.truths
+        told = {one.concept: truths.result("measure", item, one.concept) for one in truths.of_item[item.set, item.id]}
+        return {concept: result for concept, result in told.items() if result and result["found"]}
+
+    def _described(self, rng: np.random.Generator, item: Item, there: Mapping[str, dict], concept: str) -> Row:
+        """`concept` is measured in the answer that is told; the question names none, so any that is there is right."""
         facts = [item.label] if item.label else [fact for fact in (known_organ(item), known_stain(item)) if fact]
-        answer = " ".join([*reading(item), *measured]) or f"The picture shows {word.one}."
-        truth = _truth(answer, self._others(item), facts, [concept] * bool(measured)) | {"word": word.one}
+        said = {one: measure_sentence(phrasings(one)[0].one, result) for one, result in there.items()}
+        answers = [" ".join([*reading(item), sentence]) for sentence in said.values()]
+        concept = concept if concept in there else next(iter(there), concept)
+        answer = " ".join([*reading(item), *([said[concept]] if said else [])]) or f"The picture shows {concept}."
+        truth = _truth(answer, self._others(item), facts, there) | {
+            "word": phrasings(concept)[0].one,
+            "answers": answers,
+        }
         return Row("report", item.set, one(rng, DESCRIBE), truth, (item.image,))
 
     def _others(self, item: Item) -> list[str]:
@@ -72,8 +84,9 @@ class Reported:
         return [label for label in self.stock.labelled.labels(item.set) if item.label and label != item.label]
 
 
-def _truth(answer: str, others: list[str] | None, facts: list[str] = (), measured: list[str] = ()) -> dict:
-    """others: labels that contradict; None where there is no picture that a tool could look at."""
+def _truth(answer: str, others: list[str] | None, facts: Iterable[str] = (), measured: Iterable[str] = ()) -> dict:
+    """others: labels that contradict; None where there is no picture that a tool could look at. measured: concepts of
+    which one is to be measured."""
     return {"answer": answer, "others": others, "facts": list(facts), "measured": list(measured)}
 
 
@@ -85,14 +98,16 @@ def read(rollout: Rollout, truth: Truth) -> str | None:
 def score(said: str, rollout: Rollout, truth: Truth) -> dict[str, float]:
     """uncontradicted · (`FACTS` · facts + (1 − `FACTS`) · concepts); uncontradicted · concepts where no fact is wanted.
 
-    facts: share of the facts that are said: label, organ and stain, word by word; and for each concept that can be
-    measured, whether a tool measured it and its number is said. concepts: `saying.entity_f1` with the right answer.
+    facts: share of the facts that are said: label, organ and stain, word by word; and where the picture is known to
+    hold concepts, whether a tool measured one of them and its number is said. concepts: `saying.entity_f1` with the
+    likest right answer, one for each such concept.
     uncontradicted: 0 where another label of the set is said, else the share of sentences that the tools back or that
     are readings (`saying.supported`). `rouge_l` beside it is what evaluation reports.
     """
-    concepts = entity_f1(said, truth["answer"])
+    concepts = max(entity_f1(said, answer) for answer in truth.get("answers") or [truth["answer"]])
     wanted = [float(says(said, fact)) for fact in truth["facts"]]
-    wanted += [float(_measured(said, rollout, concept)) for concept in truth["measured"]]
+    if truth["measured"]:
+        wanted.append(float(any(_measured(said, rollout, concept) for concept in truth["measured"])))
     facts = float(np.mean(wanted)) if wanted else 0.0
     value = FACTS * facts + (1 - FACTS) * concepts if wanted else concepts
     true = uncontradicted(said, rollout, truth)

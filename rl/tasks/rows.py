@@ -42,6 +42,12 @@ READ = ("classification", "closed_vqa", "open_vqa")  # answered from the picture
 SLIDE_TASKS = ("slide_classification", "slide_vqa")  # their pictures are bags of tiles
 
 
+def is_read(row: Row) -> bool:
+    """Whether a question is answered from the picture or the text that it shows, by no tool: those of `READ`, and
+    reports other than descriptions, which measure."""
+    return row.task in READ or (row.task == "report" and "word" not in row.truth)
+
+
 def rl_rows(material: Material, tasks: Sequence[str] | Mapping[str, float], count: int, seed: int) -> list[Row]:
     """`count` rows of families over training material, in an order drawn by chance; the same ones for the same seed.
 

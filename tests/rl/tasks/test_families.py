@@ -247,3 +247,17 @@ def test_a_report_must_say_what_was_measured_and_must_not_contradict():
     of_cells = ToolStep("measure", {"concept": "lymphocyte"}, {"found": False})
     text = "The picture shows neutrophil. No lymphocyte was found in this picture."
     assert reward(Rollout(text, (of_cells,)), truth | {"measured": ["lymphocyte"]}).parts["uncontradicted"] == 1
+
+
+def test_a_description_may_measure_any_concept_that_the_picture_holds():
+    first, second = (
+        "The picture shows kidney. 3 nuclei were measured.",
+        "The picture shows kidney. 2 tubules were measured.",
+    )
+    truth = {"answer": first, "answers": [first, second], "others": [], "facts": ["kidney"]}
+    truth |= {"measured": ["nucleus", "tubule"], "word": "nucleus"}
+    tubules = ToolStep("measure", {"concept": "tubule"}, {"found": True, "count": 2})
+    glands = ToolStep("measure", {"concept": "gland"}, {"found": True, "count": 2})
+    reward = TASKS["report"].reward
+    assert reward(Rollout(second, (tubules,)), truth).value == 1
+    assert reward(Rollout("The picture shows kidney. 2 glands were measured.", (glands,)), truth).value < 0.6
