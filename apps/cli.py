@@ -22,6 +22,7 @@ COMMANDS = {
     "batch": "ask many slides, on several workers or a cluster",
     "segment": "find structures by name: masks, numbers, overlay",
     "report": "draft a report on a picture, every finding with its evidence",
+    "revise": "read an edited draft back, and write its files anew",
     "chat": "open the chat page in a browser",
     "serve": "answer over HTTP as OpenAI's servers do, with masks and tiles",
     "demo": "a first look at real tissue: three questions and a report",

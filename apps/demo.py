@@ -40,7 +40,8 @@ def run(args: argparse.Namespace) -> int:
     copilot = load_copilot(args.model, args.segmentor)
     answers, findings = ask_all(copilot, roi)
     tell("drafting the report ...")
-    from slidekick.copilot.report import draft_report, to_dict, to_html
+    from slidekick.copilot.reports.files import FILES, OVERLAY, PICTURE
+    from slidekick.copilot.reports.report import draft_report
 
     report = draft_report(copilot, roi)
     tell("a second picture")
@@ -50,8 +51,7 @@ def run(args: argparse.Namespace) -> int:
         **{f"answer-{i}.json": answer_json(answer) for i, answer in enumerate(answers, start=1)},
         "overlay.png": overlay_png(roi, findings),
         "findings.geojson": geojson(roi, findings),
-        "report.html": to_html(report),
-        "report.json": json.dumps(to_dict(report), indent=2) + "\n",
+        **{name: write(report) for name, write in FILES.items() if name not in (PICTURE, OVERLAY)},
     }
     paths = {name: write_atomic(args.out / name, content) for name, content in contents.items()}
     if args.json:

@@ -1,6 +1,6 @@
 """`slidekick report IMAGE ...`: a draft report on a picture or a whole slide, or on all slides of a case in one page.
 
-The page and its JSON form go into --out.
+In the words of a form, with findings of the segmentor or of an edited QuPath file; all its files go into --out.
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 import argparse
 import json
 from contextlib import ExitStack
+from pathlib import Path
 
 from slidekick.apps.ask import surveyed
 from slidekick.apps.loading import add_model, load_copilot, state_scale, tell
 from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
+
+FORMS = ("general", "biopsy", "synoptic", "cytology")  # as `slidekick.copilot.reports.forms`, whose import is slow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -25,8 +28,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="WORDS",
         help="what to measure; may be given several times (default: all that the segmentor knows)",
     )
+    parser.add_argument("--form", default="general", metavar="NAME", help=f"{', '.join(FORMS)} or a file (general)")
+    parser.add_argument(
+        "--organ", default="", metavar="WORDS", help="the organ, where you know it; else the model reads"
+    )
+    parser.add_argument("--specimen", default="", metavar="WORDS", help="what was taken, such as core needle biopsy")
+    parser.add_argument("--clinical", default="", metavar="WORDS", help="clinical details, repeated in the report")
+    parser.add_argument("--checklist", type=Path, metavar="FILE", help="elements of a synoptic report, YAML or JSON")
+    parser.add_argument("--tumour", metavar="WORDS", help="which checklist of a file that holds several")
+    parser.add_argument(
+        "--shapes",
+        type=Path,
+        metavar="FILE.geojson",
+        help="annotations edited in QuPath: what they outline is measured and told of, in place of what would be found",
+    )
     add_model(parser)
-    add_results(parser, "report.html and report.json")
+    add_results(parser, "the report: HTML, Word, Markdown, JSON, FHIR and two pictures")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -38,21 +55,48 @@ def run(args: argparse.Namespace) -> int:
     (args.image,) = args.image
     slide = read_slide(args)
     picture = read_picture(args) if slide is None else None
-    copilot = load_copilot(args.model, args.segmentor)
-    from slidekick.copilot.report import draft_report, to_dict, to_html
+    if slide is not None and args.shapes:
+        raise InputError("--shapes lie over one field; name it with --region")
+    from slidekick.copilot.reports.checklist import load_checklist
+    from slidekick.copilot.reports.files import to_json, write_report
+    from slidekick.copilot.reports.forms import load_form
+    from slidekick.copilot.reports.report import draft_report
 
+    load_form(args.form)  # a mistake in it is told before the model is loaded
+    checklist = load_checklist(args.checklist, args.tumour)
+    details = {name: getattr(args, name) for name in ("organ", "specimen", "clinical")}
+    copilot = load_copilot(args.model, args.segmentor)
     if slide is not None:
         picture = copilot.survey(slide)
         tell(surveyed(picture))
+    box, concepts = (None, args.concept) if args.shapes is None else _drawn(args, copilot, picture)
     tell("drafting ...")
-    report = draft_report(copilot, picture, args.concept)
-    return _told(args, to_html(report), to_dict(report), as_text(report))
+    report = draft_report(copilot, picture, concepts, args.form, details, checklist, box)
+    if args.out:
+        for path in write_report(report, args.out):
+            tell(f"wrote {path}")
+    print(to_json(report) if args.json else as_text(report))
+    if not args.out and not args.json:
+        tell("give --out DIR for the report as files")
+    return 0
+
+
+def _drawn(args: argparse.Namespace, copilot, roi):
+    """Tools that hold what an edited file outlines, and the concepts to tell of."""
+    from slidekick.grounding.annotations import from_geojson
+    from slidekick.grounding.geojson import read_geojson
+
+    box = copilot.toolbox(roi)
+    box.take(from_geojson(read_geojson(args.shapes), roi))
+    return box, args.concept or box.concepts
 
 
 def _case(args: argparse.Namespace) -> int:
     """The same for several slides of a patient."""
     if args.region is not None:
         raise InputError(f"--region is of one picture, and {len(args.image)} are given; name one, or leave it out")
+    if args.form != "general" or args.shapes:
+        raise InputError(f"--form and --shapes are for one picture, and {len(args.image)} are given; name one")
     from slidekick.data.slide import open_slide
 
     with ExitStack() as opened:
@@ -60,7 +104,7 @@ def _case(args: argparse.Namespace) -> int:
         for slide in slides:
             state_scale(slide, args.mpp)
         copilot = load_copilot(args.model, args.segmentor)
-        from slidekick.copilot.case_report import case_dict, case_html, draft_case
+        from slidekick.copilot.reports.case import case_dict, case_html, draft_case
 
         surveys = []
         for slide in slides:
@@ -68,15 +112,11 @@ def _case(args: argparse.Namespace) -> int:
             tell(surveyed(surveys[-1]))
         tell("drafting ...")
         case = draft_case(copilot, surveys, args.concept)
-    return _told(args, case_html(case), case_dict(case), case_text(case))
-
-
-def _told(args: argparse.Namespace, page: str, data: dict, text: str) -> int:
-    """Write where asked, and print."""
+    data = json.dumps(case_dict(case), indent=2)
     if args.out:
-        for name, content in (("report.html", page), ("report.json", json.dumps(data, indent=2))):
+        for name, content in (("report.html", case_html(case)), ("report.json", data)):
             tell(f"wrote {write_atomic(args.out / name, content)}")
-    print(json.dumps(data, indent=2) if args.json else text)
+    print(data if args.json else case_text(case))
     if not args.out and not args.json:
         tell("give --out DIR for the report as a page")
     return 0
@@ -96,10 +136,7 @@ def case_text(case) -> str:
 
 def as_text(report) -> str:
     """The report for a terminal."""
-    lines = [f"{report.status} report on {report.source or 'the picture'}", "", "Impression (not measured)"]
-    lines += [f"  {sentence.text}" for sentence in report.reading] or ["  none"]
-    lines += ["", "Findings"]
-    lines += [f"  {s.text} [{' '.join(s.evidence)}]" for s in report.findings] or ["  none"]
+    lines = [f"{report.title} on {report.source or 'the picture'} ({report.status})", "", report.text.rstrip()]
     lines += ["", "Measured"]
     for fact in report.facts:
         m = fact.measurement

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.case_report import case_dict, case_html, draft_case
 from slidekick.copilot.engine import Turn
+from slidekick.copilot.reports.case import case_dict, case_html, draft_case
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.data.errors import InputError
 

@@ -9,7 +9,8 @@ import pytest
 import slidekick.copilot
 from slidekick.copilot import Copilot
 from slidekick.copilot.copilot import find_masks
-from slidekick.copilot.report import draft_report, to_html
+from slidekick.copilot.reports.pages import to_html
+from slidekick.copilot.reports.report import draft_report
 from slidekick.data.samples import sample
 from slidekick.data.slide import read_roi
 

@@ -9,10 +9,12 @@ import pytest
 
 from slidekick.copilot import Copilot
 from slidekick.copilot.grammar import ToolCall
-from slidekick.copilot.report import OPENING, draft_report, quantity, to_dict, to_html
+from slidekick.copilot.reports.pages import to_html
+from slidekick.copilot.reports.report import draft_report, quantity, to_dict
 from slidekick.data.slide import Roi
 
 CONCEPTS = ("nucleus", "gland", "glomerulus")
+OPENING = "What does this picture show?"
 NASTY = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
 
 
@@ -137,7 +139,7 @@ def test_without_a_scale_the_report_says_so_and_gives_pixels(scripted, segmentor
 
 def test_the_json_form_holds_the_evidence_with_masks_and_no_pictures(report):
     data = json.loads(json.dumps(to_dict(report)))
-    assert data["schema"] == "slidekick.report/1"
+    assert data["schema"] == "slidekick.report/2"
     assert data["status"] == "DRAFT"
     assert "image" not in data
     assert any(item["rle"] for item in data["evidence"])

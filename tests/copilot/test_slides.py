@@ -19,7 +19,8 @@ from slidekick.copilot.copilot import short_answer
 from slidekick.copilot.engine import SLIDE, SlidePicture, TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts
 from slidekick.copilot.grammar import ToolCall
-from slidekick.copilot.report import draft_report, to_html
+from slidekick.copilot.reports.pages import to_html
+from slidekick.copilot.reports.report import draft_report
 from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.copilot.slide_tiles import TileTower, slide_tiles

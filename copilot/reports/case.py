@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.copilot.case import measured_together, read_together, slide_names, tissue_um2
 from slidekick.copilot.copilot import Copilot
-from slidekick.copilot.report import Fact, Report, draft_report, page, to_dict
+from slidekick.copilot.reports.pages import page
+from slidekick.copilot.reports.report import Fact, Report, draft_report, to_dict
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.tools import compact_result
 from slidekick.grounding.finding import TISSUE

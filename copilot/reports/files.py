@@ -1,0 +1,169 @@
+"""A report as files: HTML, Word, Markdown, JSON and FHIR, and back again from the JSON and the Markdown.
+
+Every file says that it is a draft and for research use only.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from slidekick.copilot.answer import Evidence, Step
+from slidekick.copilot.reports.checklist import Element
+from slidekick.copilot.reports.edits import changes, edited
+from slidekick.copilot.reports.fhir import to_fhir
+from slidekick.copilot.reports.pages import to_html
+from slidekick.copilot.reports.report import LIMITS, SCHEMA, Fact, Report, Sentence, quantity, to_dict
+from slidekick.copilot.reports.words import into_docx, printable
+from slidekick.data.errors import InputError
+from slidekick.data.files import write_atomic
+from slidekick.grounding.measure import Measurement
+
+BELOW = "<!-- below this line nothing is read back: it is what was measured -->"
+PICTURE, OVERLAY = "picture.png", "overlay.png"
+
+
+def to_json(report: Report) -> str:
+    """All of a report but its pictures, with what was changed in it."""
+    told = [{"before": one.before, "after": one.after, "evidence": one.evidence} for one in changes(report)]
+    return json.dumps(to_dict(report) | {"changes": told}, indent=2, ensure_ascii=False)
+
+
+def to_markdown(report: Report) -> str:
+    """The words, which may be edited and read back, and below them what was measured."""
+    rows = [f"| {' | '.join(row)} |" for row in _table(report)]
+    rows.insert(1, "|---" * len(_table(report)[0]) + "|")
+    parts = [
+        f"# {report.title}: {report.source or 'picture'}",
+        f"*{report.status}. {report.notice}*",
+        report.text.strip(),
+    ]
+    parts += [BELOW, "## Measurements", "\n".join(rows)]
+    for title, lines in (("Left out", report.left_out), ("Warnings", report.warnings), ("Limits", LIMITS)):
+        parts += [f"## {title}", "\n".join(f"- {' '.join(line.split())}" for line in lines)] if lines else []
+    made = "; ".join(f"{name} {version}" for name, version in report.versions.items())
+    return "\n\n".join([*parts, f"Made {report.created} with {made}"]) + "\n"
+
+
+def to_docx(report: Report) -> bytes:
+    """A Word document: words, pictures, measurements, limits."""
+    import docx
+    from docx.shared import Cm
+
+    document = docx.Document()
+    document.core_properties.title, document.core_properties.author = printable(report.title), "Slidekick"
+    document.core_properties.comments = f"{report.status}. {report.notice}"
+    document.add_heading(printable(f"{report.title}: {report.source or 'picture'}"), 0)
+    document.add_paragraph(f"{report.status}. {report.notice}", style="Intense Quote")
+    into_docx(report.text, report.drafted, document)
+    for title, png in (("As given", report.image), ("What was found, outlined", report.overlay)):
+        document.add_picture(io.BytesIO(png), width=Cm(12))
+        document.add_paragraph(title, style="Caption")
+    document.add_heading("Measurements", 2)
+    head, *rows = _table(report)
+    table = document.add_table(1, len(head), style="Light Grid Accent 1")
+    for cells, row in [(table.rows[0].cells, head), *((table.add_row().cells, row) for row in rows)]:
+        for cell, text in zip(cells, row, strict=True):
+            cell.text = printable(text)
+    for title, lines in (("Left out", report.left_out), ("Warnings", report.warnings), ("Limits", LIMITS)):
+        if lines:
+            document.add_heading(title, 2)
+        for line in lines:
+            document.add_paragraph(printable(line), style="List Bullet")
+    buffer = io.BytesIO()
+    document.save(buffer)
+    return buffer.getvalue()
+
+
+FILES: dict[str, Callable[[Report], str | bytes]] = {
+    "report.html": to_html,
+    "report.docx": to_docx,
+    "report.md": to_markdown,
+    "report.json": to_json,
+    "report.fhir.json": lambda report: json.dumps(to_fhir(report), indent=2, ensure_ascii=False),
+    PICTURE: lambda report: report.image,
+    OVERLAY: lambda report: report.overlay,
+}
+
+
+def write_report(report: Report, folder: Path) -> list[Path]:
+    """Every file of `FILES`, each whole or not at all. Raises OutputError."""
+    return [write_atomic(folder / name, write(report)) for name, write in FILES.items()]
+
+
+def read_report(folder: Path) -> Report:
+    """The report of a folder as it was written, with the words of its report.md where those were edited since.
+
+    Raises InputError where a file is missing or is no report's.
+    """
+    try:
+        report = from_dict(
+            json.loads((folder / "report.json").read_text(encoding="utf-8")),
+            *((folder / name).read_bytes() for name in (PICTURE, OVERLAY)),
+        )
+        text = (folder / "report.md").read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"{error.filename}: {error.strerror}; give a folder that `slidekick report --out` wrote"
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{folder}: not a report's files ({type(error).__name__}); draft it anew") from error
+    return edited(report, words_of(text))
+
+
+def words_of(markdown: str) -> str:
+    """The words that may be edited in what `to_markdown` wrote."""
+    words = markdown.partition(BELOW)[0]
+    lines = words.replace("\r\n", "\n").split("\n")
+    while lines and (not lines[0].strip() or lines[0].startswith("# ") or (lines[0][0] == "*" and lines[0][-1] == "*")):
+        lines.pop(0)
+    return "\n".join(lines)
+
+
+def from_dict(data: dict, image: bytes, overlay: bytes) -> Report:
+    """The reverse of `to_dict`. Raises InputError for what is none."""
+    try:
+        if data["schema"] != SCHEMA:
+            raise InputError(f"a report of {data['schema']!r}, and {SCHEMA} is read; draft it anew")
+        kept = {key: value for key, value in data.items() if key != "changes"}
+        parts = {
+            "region": tuple(data["region"]),
+            "size": tuple(data["size"]),
+            "mpp": None if data["mpp"] is None else tuple(data["mpp"]),
+            **{key: tuple(_of(Sentence, one) for one in data[key]) for key in ("reading", "findings")},
+            "elements": tuple(_of(Element, one) for one in data["elements"]),
+            "facts": tuple(_fact(one) for one in data["facts"]),
+            "evidence": tuple(Evidence(**one) for one in data["evidence"]),
+            "steps": tuple(Step(**one) for one in data["steps"]),
+            **{key: tuple(data[key]) for key in ("left_out", "warnings")},
+        }
+        return Report(**kept | parts, image=image, overlay=overlay)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"not a report: {error}; draft it anew") from error
+
+
+def _of(kind, told: dict):
+    return kind(**told | {"evidence": tuple(told["evidence"])})
+
+
+def _fact(told: dict) -> Fact:
+    colour = None if told["colour"] is None else tuple(told["colour"])
+    return Fact(Measurement(**told["measurement"]), told["presence"], colour, tuple(told["evidence"]))
+
+
+def _table(report: Report) -> list[list[str]]:
+    """Measurements as rows of words, the first being the head."""
+    rows = [["Structure", "Number", "Share", "Area", "Density", "Mean diameter", "Presence", "Evidence"]]
+    for fact in report.facts:
+        m = fact.measurement
+        told = ["not found", "", "", "", ""]
+        if m.found:
+            area = quantity(m.area_px, "px") if m.area_um2 is None else quantity(m.area_um2, "µm²")
+            um = m.mean_diameter_um
+            across = quantity(m.mean_diameter_px, "px") if um is None else quantity(um, "µm")
+            count = "–" if m.count is None else str(m.count)
+            told = [count, quantity(m.area_fraction, "%"), area, quantity(m.density_per_mm2, "/mm²"), across]
+        rows.append([m.concept, *told, f"{fact.presence:.2f}", " ".join(fact.evidence)])
+    return rows

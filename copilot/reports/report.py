@@ -1,0 +1,288 @@
+"""A draft report on one picture or slide: what the model reads in it, what was measured, what was looked for and is not
+there, in the words of a form. Every sentence names its evidence; sentences without it are left out and listed. A draft
+for a person to check, never a finding by itself: each file of it says so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+
+import numpy as np
+
+from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence, Step
+from slidekick.copilot.copilot import REPLACED, Copilot
+from slidekick.copilot.language import many_of
+from slidekick.copilot.reports.checklist import Checklist, Element, gone_through, load_checklist
+from slidekick.copilot.reports.forms import check_details, load_form
+from slidekick.copilot.sentences import measure_sentence
+from slidekick.copilot.survey import Survey
+from slidekick.copilot.tools import Toolbox, compact_result, known_words
+from slidekick.data.slide import Roi
+from slidekick.grounding.finding import Finding
+from slidekick.grounding.measure import Measurement, measure
+
+SCHEMA = "slidekick.report/2"
+LIMITS = (
+    "Drafted by a program and not checked by a person; research use only, not for diagnosis.",
+    "“Not found” is what the segmentor saw, no proof of absence; it looks for the concepts in the table and no others.",
+    "What is marked as read is the model's own impression; no measurement stands behind it.",
+)
+MAX_FOUND = 3  # questions on what was found: the table holds the rest, and each question costs two model turns
+MAX_ABSENT = 2  # questions on what was not found, likewise
+PICTURE_PX = 1400  # longest side of the pictures in the page: sharp on a printed page, a few megabytes at most
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """A sentence that stays in the report. evidence: ids in `Report.evidence`; empty for a reading."""
+
+    text: str
+    evidence: tuple[str, ...]
+    kind: str
+    question: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model read when a form's question was put to it. short: the bare answer. sentences: those that state
+    nothing measured."""
+
+    short: str
+    confidence: float
+    sentences: tuple[Sentence, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One row of the table: a concept, what was measured of it, and the evidence ids. known: it was looked for."""
+
+    measurement: Measurement
+    presence: float
+    colour: tuple[int, int, int] | None
+    evidence: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A draft report. text: its words in Markdown, evidence ids in brackets, as they stand now; drafted: as they were
+    drafted. details: what the user stated. steps: tool calls behind the evidence. image, overlay: PNG files; they are
+    part of the page and not of `to_dict`."""
+
+    source: str
+    form: str
+    title: str
+    text: str
+    drafted: str
+    details: dict[str, str]
+    region: tuple[int, int, int, int]
+    size: tuple[int, int]
+    mpp: tuple[float, float] | None
+    reading: tuple[Sentence, ...]
+    findings: tuple[Sentence, ...]
+    elements: tuple[Element, ...]
+    left_out: tuple[str, ...]
+    facts: tuple[Fact, ...]
+    evidence: tuple[Evidence, ...]
+    steps: tuple[Step, ...]
+    warnings: tuple[str, ...]
+    versions: dict[str, str]
+    created: str
+    image: bytes = field(repr=False)
+    overlay: bytes = field(repr=False)
+    status: str = "DRAFT"
+    notice: str = RESEARCH_USE
+    schema: str = SCHEMA
+
+    @property
+    def picture_id(self) -> str:
+        """What its picture is known by, whatever the file is called: 16 hex digits of SHA-256 of the PNG."""
+        return hashlib.sha256(self.image).hexdigest()[:16]
+
+
+def draft_report(
+    copilot: Copilot,
+    picture: Roi | Survey,
+    concepts: Sequence[str] | None = None,
+    form: str = "general",
+    details: Mapping[str, str] | None = None,
+    checklist: Checklist | None = None,
+    box: Toolbox | None = None,
+) -> Report:
+    """Ask a form's questions about a picture or a surveyed slide, measure every concept, keep what is backed.
+
+    concepts: what to measure; where None the segmentor's whole vocabulary, or of a slide every tissue that can be told.
+    form: see `forms`. details: of `forms.DETAILS`, stated by the user. checklist: for a form that goes through one; a
+    short one where None. box: tools over the picture that hold findings of a person's, which are then measured and told
+    of. Raises InputError as `Copilot.ask`, `load_form` and `check_details` do.
+    """
+    worded, details, slide = load_form(form), check_details(details), isinstance(picture, Survey)
+    if concepts is None:
+        concepts = picture.encoder.plan.tissues if slide else list(copilot.segmentor.vocabulary.concepts)
+    box = copilot.toolbox(picture) if box is None else box
+    roi = box.roi
+    box.look_for(concepts)
+    findings = [box.finding(concept) for concept in concepts]
+    facts, evidence, steps = _facts(box, concepts, findings)
+    read = {name: copilot.ask(picture, words, box=box) for name, words in worded.asks(slide, details).items()}
+    measured = [copilot.ask(picture, question, box=box) for question in _questions(facts)]
+    readings, said, left_out = _sorted(read, measured, evidence)
+    elements = _elements(copilot, picture, box, checklist, facts) if worded.checklist else []
+    text = worded.write(
+        read={name: readings.get(name) or Reading("", 0.0, ()) for name in worded.questions},
+        findings=said,
+        elements=elements,
+        details=details,
+        checklist=checklist or load_checklist(),
+    )
+    height, width = roi.pixels.shape[:2]
+    region = roi.region
+    return Report(
+        source=roi.source,
+        form=worded.name,
+        title=worded.title,
+        text=text,
+        drafted=text,
+        details=details,
+        region=(region.x, region.y, region.width, region.height),
+        size=(width, height),
+        mpp=roi.mpp,
+        reading=tuple(sentence for one in readings.values() for sentence in one.sentences),
+        findings=tuple(said),
+        elements=tuple(elements),
+        left_out=tuple(left_out),
+        facts=tuple(facts),
+        evidence=tuple(evidence),
+        steps=tuple(steps),
+        warnings=_warnings([*read.values(), *measured], roi),
+        versions=copilot.versions,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        image=_png(roi.pixels),
+        overlay=_png(_overlay(roi, findings)),
+    )
+
+
+def to_dict(report: Report) -> dict:
+    """JSON-ready form of a report, without its pictures; masks stand in the evidence as RLE."""
+    data = asdict(replace(report, image=b"", overlay=b""))
+    return {key: value for key, value in data.items() if key not in ("image", "overlay")}
+
+
+def quantity(value: float | None, unit: str) -> str:
+    """A measured number for people, three figures, thousands apart: 12345.6, "µm²" -> "12 300 µm²"."""
+    if value is None:
+        return "–"
+    if unit == "%":
+        share = 100 * value
+        return "under 1 %" if 0 < share < 0.5 else f"{share:.0f} %"
+    rounded = float(f"{value:.3g}") if abs(value) < 1e15 else value
+    text = f"{rounded:,.0f}" if abs(rounded) >= 100 else f"{rounded:g}"
+    return f"{text.replace(',', ' ')} {unit}".strip()
+
+
+def _facts(box: Toolbox, concepts: Sequence[str], findings: Sequence[Finding]):
+    """Every concept measured, found ones first, largest area first; the evidence, and the calls behind it."""
+    from slidekick.grounding.palette import concept_colours
+
+    colours = concept_colours(finding.concept for finding in findings if finding.found)
+    facts, evidence, steps = [], [], []
+    for i, (concept, finding) in enumerate(zip(concepts, findings, strict=True), start=1):
+        outcome = box.call("measure", {"concept": concept}, f"m{i}")
+        evidence += outcome.evidence
+        steps.append(Step(f"m{i}", "measure", {"concept": concept}, outcome.result, 0.0))
+        ids = tuple(item.id for item in outcome.evidence)
+        measured = box.measurement(concept) if finding.known else measure(finding, box.roi.mpp)
+        facts.append(Fact(measured, float(finding.presence), colours.get(finding.concept), ids))
+    return sorted(facts, key=lambda fact: -fact.measurement.area_px), evidence, steps
+
+
+def _elements(
+    copilot: Copilot, picture: Roi | Survey, box: Toolbox, checklist: Checklist | None, facts: Sequence[Fact]
+):
+    """The checklist, gone through: what is a concept is measured, what a picture can tell is read."""
+    known, of = known_words(copilot.segmentor), {fact.measurement.concept: fact for fact in facts}
+
+    def measured(name: str) -> tuple[str, tuple[str, ...]] | None:
+        words = " ".join(name.casefold().split())
+        fact = of.get(known.get(words)) or of.get(known.get(words.removesuffix("s")))
+        if fact is None:
+            return None
+        told = compact_result("measure", fact.measurement)
+        return measure_sentence(fact.measurement.concept, told), fact.evidence
+
+    def chosen(question: str, options: Sequence[str]) -> tuple[str, float]:
+        answer = copilot.choose(box.roi, question, options)
+        return answer.short, answer.confidence
+
+    weighs = isinstance(picture, Roi) and hasattr(copilot.engine, "options")
+    return gone_through(checklist or load_checklist(), measured, chosen if weighs else None)
+
+
+def _questions(facts: Sequence[Fact]) -> list[str]:
+    found = [fact.measurement for fact in facts if fact.measurement.found]
+    absent = [fact.measurement for fact in facts if not fact.measurement.found]
+    asked = [
+        f"How many {many_of(m.concept)} are there?" if m.count is not None else f"Where is the {m.concept}?"
+        for m in found[:MAX_FOUND]
+    ]
+    return asked + [f"Is there any {m.concept}?" for m in absent[:MAX_ABSENT]]
+
+
+def _sorted(
+    read: Mapping[str, Answer], measured: Sequence[Answer], evidence: Sequence[Evidence]
+) -> tuple[dict[str, Reading], list[Sentence], list[str]]:
+    """What was read, by question; sentences that were measured; those left out, with the reason.
+
+    Evidence of the answers is named by that of the table, which measured the same.
+    """
+    same = {(item.concept, item.kind): item.id for item in evidence}
+    readings, said, left_out = {}, [], []
+    for name, answer in [*read.items(), *((None, answer) for answer in measured)]:
+        ids = {item.id: same.get((item.concept, item.kind)) for item in answer.evidence}
+        kept = []
+        for claim in answer.claims:
+            named = tuple(dict.fromkeys(ids[one] for one in claim.evidence if ids[one]))
+            sentence = Sentence(claim.text, named, claim.kind, answer.question, answer.confidence)
+            if not claim.supported:
+                reason = next((w for w in answer.warnings if claim.text in w), claim.text)
+                left_out.append(reason.removeprefix("not backed by a measurement: "))
+            elif claim.kind == "measured" and named:
+                if (claim.text, named) not in [(known.text, known.evidence) for known in said]:
+                    said.append(sentence)
+            elif name and claim.kind == "reading":
+                kept.append(sentence)
+            else:
+                left_out.append(f"“{claim.text}” (said to “{answer.question}”, with no measurement)")
+        if name:
+            readings[name] = Reading(answer.short if kept else "", answer.confidence, tuple(kept))
+        replaced = [w.removeprefix(f"{REPLACED}; ") for w in answer.warnings if w.startswith(REPLACED)]
+        left_out += [reason.removeprefix("not backed by a measurement: ") for reason in replaced]
+    return readings, said, list(dict.fromkeys(left_out))  # a model that repeats itself is told of once
+
+
+def _warnings(answers: Sequence[Answer], roi: Roi) -> tuple[str, ...]:
+    """What the answers warned of, once each; sentences that were left out or replaced are listed apart."""
+    said = [w for answer in answers for w in answer.warnings if not w.startswith(("not backed by", REPLACED))]
+    if roi.mpp is None:
+        said.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
+    return tuple(dict.fromkeys(said))
+
+
+def _overlay(roi: Roi, findings: Sequence[Finding]) -> np.ndarray:
+    from slidekick.grounding.overlay import draw_overlay
+
+    return draw_overlay(roi.pixels, [finding for finding in findings if finding.found], mpp=roi.mpp)
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    from PIL import Image
+
+    picture = Image.fromarray(pixels)
+    picture.thumbnail((PICTURE_PX, PICTURE_PX))
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue()
