@@ -87,8 +87,8 @@ def _drawn(args: argparse.Namespace, copilot, roi):
     from slidekick.grounding.geojson import read_geojson
 
     box = copilot.toolbox(roi)
-    box.take(from_geojson(read_geojson(args.shapes), roi))
-    return box, args.concept or box.concepts
+    names = box.take(from_geojson(read_geojson(args.shapes), roi))
+    return box, args.concept or names
 
 
 def _case(args: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ class Event:
     """Something that happened while answering.
 
     kind: "tool_start" | "tool_end" (`step`; `findings` at the end) | "text" (`text`: what was added) | "answer", or
-    "turn" where a model's turn by itself was wanted.
+    "turn" where a model's turn by itself was wanted. A report tells "asked" (`text`: the question) before each answer.
     """
 
     kind: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 
+from slidekick.copilot.answer import Answer
 from slidekick.copilot.draft import Event, Wanted
 from slidekick.copilot.engine import Engine
 from slidekick.copilot.grammar import opens_call
@@ -33,6 +34,19 @@ def spoken(wanted: Wanted) -> Generator[Event | Wanted, Iterator[str | Turn], Tu
     if held and not speaks and opens_call(held) is None:  # the whole turn is the beginning of "<tool_call>"
         yield Event("text", text=held)
     return turn
+
+
+def answered(making: Making) -> Generator[Event | Wanted, Iterator[str | Turn], Answer]:
+    """Part of a making: a whole other one, all of whose events are passed on but the last. Returns its answer."""
+    event = next(making)
+    while isinstance(event, Wanted) or event.kind != "answer":
+        try:
+            told = yield event
+        except PicturesRefused as refused:
+            event = making.throw(refused)
+        else:
+            event = making.send(told)
+    return event.answer
 
 
 def alone(engine: Engine, making: Making) -> Iterator[Event]:

@@ -118,18 +118,14 @@ class Toolbox:
                 del self._seen[key]
         self._seen[_key(finding.concept)] = finding
 
-    def take(self, findings: Sequence[Finding]) -> None:
-        """Take findings that a person drew, under the segmentor's name of a concept where it knows the word. Objects
-        stand in for a region of the same concept."""
-        known = known_words(self.segmentor)
+    def take(self, findings: Sequence[Finding]) -> list[str]:
+        """Take findings that a person drew, under the segmentor's name of a concept where it knows the word; those
+        names. Objects stand in for a region of the same concept."""
+        known, names = known_words(self.segmentor), []
         for finding in sorted(findings, key=lambda one: one.instances is not None):
-            words = _key(finding.concept)
-            self.keep(self.inside(replace(finding, concept=known.get(words, finding.concept))))
-
-    @property
-    def concepts(self) -> list[str]:
-        """What was looked for or taken so far, each once."""
-        return list(dict.fromkeys(finding.concept for finding in self._seen.values()))
+            names.append(known.get(_key(finding.concept), finding.concept))
+            self.keep(self.inside(replace(finding, concept=names[-1])))
+        return list(dict.fromkeys(names))
 
     def _find(self, concepts: list[str]) -> list[Finding]:
         return [self.inside(one) for one in self.segmentor.segment(self.roi.pixels, concepts, mpp=self.roi.mpp)]

@@ -6,12 +6,13 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from slidekick.apps.workbench import drafts
 from slidekick.apps.workbench.layers import Layer, Layers
 from slidekick.apps.workbench.sheets import Area, Sheet
 from slidekick.copilot.answer import RESEARCH_USE, Answer
 from slidekick.data.files import write_atomic
 
-SCHEMA = "slidekick.session/1"
+SCHEMA = "slidekick.session/2"
 
 
 @dataclass(frozen=True)
@@ -84,6 +85,7 @@ def _sheet_dict(sheet: Sheet) -> dict:
         "mpp": sheet.mpp,
         "area": _area_dict(sheet.area),
         "points": sheet.points,
+        "by_hand": sheet.by_hand,
         "version": sheet.layers.version,
         "layers": [
             {"concept": one.concept, "told": one.told, "version": one.version}
@@ -102,4 +104,6 @@ def _sheet_of(told: dict, place: Path, number: int) -> Sheet:
             continue
         layers.by_concept[empty.concept] = Layer(empty.concept, empty.told, tuple(data["features"]), empty.version)
     points = {concept: [tuple(one) for one in clicks] for concept, clicks in told["points"].items()}
-    return Sheet(told["source"], told["mpp"], _area_of(told["area"]), layers, points)
+    by_hand = [concept for concept in told["by_hand"] if concept in layers.by_concept]
+    draft = drafts.restore(drafts.folder_of(place, number))
+    return Sheet(told["source"], told["mpp"], _area_of(told["area"]), layers, points, by_hand, draft)

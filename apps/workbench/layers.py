@@ -10,6 +10,8 @@ import numpy as np
 
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.tools import Toolbox
+from slidekick.data.slide import Roi
+from slidekick.grounding.annotations import from_geojson
 from slidekick.grounding.export import features_of
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.overlay import legend_text
@@ -48,6 +50,12 @@ class Layer:
         low = np.min([ring.min(0) for _, ring in self.rings], 0)
         high = np.max([ring.max(0) for _, ring in self.rings], 0)
         return (*(int(one) for one in low), *(int(one) for one in high - low))
+
+    def finding(self, roi: Roi) -> Finding:
+        """What it shows, over a picture: of what a person corrected nothing else is left after a restart."""
+        if not self.features:
+            return Finding(self.concept, np.zeros(roi.pixels.shape[:2], bool), 0.0, 0.0)
+        return from_geojson({"type": "FeatureCollection", "features": list(self.features)}, roi)[-1]
 
     def packed(self) -> bytes:
         """For the browser, little-endian: uint32 number of rings R and of objects; uint32 (R,) the object of each;

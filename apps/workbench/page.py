@@ -13,9 +13,11 @@ from collections.abc import Callable, Iterator
 
 import gradio as gr
 
+from slidekick.apps.workbench import drafts, report_tab
 from slidekick.apps.workbench.session import Session, Sessions
 from slidekick.apps.workbench.viewer import ASSETS, state_html
 from slidekick.copilot.answer import MAX_QUESTION, RESEARCH_USE
+from slidekick.copilot.reports.forms import DETAILS
 from slidekick.data.errors import InputError, SlidekickError
 from slidekick.data.samples import SAMPLES
 
@@ -33,7 +35,7 @@ HEAD = (
     '<script src="workbench/leaflet.js"></script><script src="workbench/shapes.js"></script>'
     '<script src="workbench/viewer.js"></script>'
 )
-SHOWN = ("chat", "state", "sheets", "region", "correct", "opener")  # what follows the session
+SHOWN = ("chat", "state", "sheets", "region", "correct", "opener", *report_tab.SHOWN)  # what follows the session
 QUIET = {"api_visibility": "private"}
 
 
@@ -46,8 +48,11 @@ def build_page(sessions: Sessions) -> gr.Blocks:
         with gr.Row(equal_height=False):
             with gr.Column(scale=6, min_width=340):
                 views = _slide_panel(sessions)
-            with gr.Column(scale=5, min_width=340):
-                views |= _chat_panel()
+            with gr.Column(scale=5, min_width=340), gr.Tabs(elem_id="tabs"):
+                with gr.Tab("Conversation"):
+                    views |= _chat_panel()
+                with gr.Tab("Report"):
+                    views |= report_tab.report_tab()
         _wire(page, sessions, name, views)
     return page
 
@@ -74,6 +79,12 @@ def _slide_panel(sessions: Sessions) -> dict:
         )
         views["correct"] = gr.Dropdown([], label="Correct", info="which mask + and − change", elem_id="correct")
         views["undo"] = gr.Button("Take the last click back", size="sm", elem_id="undo")
+    with gr.Accordion("QuPath", open=False, elem_id="qupath"):
+        gr.Markdown("Export what is drawn, edit it in QuPath, and bring it back: numbers and report follow the shapes.")
+        with gr.Row():
+            views["export shapes"] = gr.Button("Export the shapes (GeoJSON)", size="sm", elem_id="export-shapes")
+            kinds = [".geojson", ".json"]
+            views["shapes"] = gr.UploadButton("Bring edited shapes back", file_types=kinds, size="sm", elem_id="shapes")
     return views
 
 
@@ -126,6 +137,7 @@ class Events:
             "" if area is None else ",".join(map(str, area.box)),
             gr.Dropdown(list(layers), value=chosen),
             gr.Accordion(open=not session.sheets),
+            *report_tab.seen(session),
         )
 
     def session(self, kept: object) -> Session:
@@ -190,6 +202,17 @@ class Events:
             raise _told(error) from error
         return self.seen(session, concept)
 
+    def draft(self, kept: str, *known) -> Iterator[tuple]:
+        """Draft a report; streams what is being asked, then shows it all."""
+        session = self.session(kept)
+        place = SHOWN.index("words")
+        try:
+            for told in report_tab.draft(session, *known):
+                yield tuple(told if one == place else gr.skip() for one in range(len(SHOWN)))
+        except SlidekickError as error:
+            raise _told(error) from error
+        yield self.seen(session)
+
     def correcting(self, kept: str, concept: str | None) -> tuple:
         """Another mask is chosen."""
         return self.seen(self.session(kept), concept)
@@ -206,6 +229,8 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
         (views["sheets"].input, _choose, ["sheets"]),
         (views["region"].submit, _region, ["region"]),
         (views["undo"].click, _undo, ["correct"]),
+        (views["shapes"].upload, drafts.take_shapes, ["shapes"]),
+        (views["save"].click, drafts.rewrite, ["text"]),
         (views["clear"].click, _clear, []),
         (views["chat"].clear, _clear, []),
         *((views[f"sample {one}"].click, _sample_opener(one), ["mpp"]) for one in SAMPLE_NAMES),
@@ -225,6 +250,10 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
     picked = taken.then(events.answer, **spoken, concurrency_limit=16, **hidden)
     views["stop"].click(events.stopped, name, views["chat"], cancels=[asked, picked], **QUIET)
     views["export"].click(None, js="() => window.slidekick.export()")
+    views["export shapes"].click(None, js="() => window.slidekick.exportShapes()")
+    known = [name, *(views[one] for one in ("form", *DETAILS))]
+    begun = views["draft"].click(events.draft, known, outputs, concurrency_limit=16, **hidden)
+    views["stop draft"].click(events.stopped, name, views["chat"], cancels=[begun], **QUIET)
 
 
 def _open_upload(session: Session, path: str | None, mpp: float | None) -> None:

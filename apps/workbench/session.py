@@ -132,9 +132,9 @@ class Session:
         said = ""
         try:
             yield
-            box = self._toolbox(sheet, question)
+            box = self.toolbox(sheet, question)
             making = partial(self._answering, box, question, history)
-            for event in self._heard(making):
+            for event in self.heard(making):
                 if event.kind == "tool_start":
                     step = bubble(call_text(event.step), ["measuring …"], "pending")
                     self.messages.append(step)
@@ -156,7 +156,8 @@ class Session:
                 step["content"], step["metadata"]["status"] = "stopped", "done"
             self.keep()
 
-    def _toolbox(self, sheet: Sheet, question: str = "") -> Toolbox:
+    def toolbox(self, sheet: Sheet, question: str = "") -> Toolbox:
+        """The tools over what is looked at of a slide."""
         copilot, eyes = self.server.copilot, self.server.eyes
         return sheet.toolbox(copilot, eyes, self.file(sheet), self.facts(sheet), question)
 
@@ -164,7 +165,7 @@ class Session:
         copilot = self.server.copilot
         return copilot.answering(copilot.draft(box.roi, question, history, box=box))
 
-    def _heard(self, begin: Callable[[], Making]) -> Iterator[Event]:
+    def heard(self, begin: Callable[[], Making]) -> Iterator[Event]:
         """Events of a making from the model's thread. Leaving early drops it."""
         heard: queue.Queue = queue.Queue()
         job = Job(begin, heard.put)
@@ -214,25 +215,32 @@ class Session:
         self._clicked(concept, self.sheet.points.get(concept, [])[:-1])
 
     def _clicked(self, concept: str, points: list[tuple[int, int, bool]]) -> None:
-        sheet, box = self.sheet, self._toolbox(self.sheet)
+        sheet, box = self.sheet, self.toolbox(self.sheet)
 
         def begin() -> Making:
             sheet.correct(self.server.copilot, box, concept, points)
             yield Event("answer")
 
-        for _ in self._heard(begin):
+        for _ in self.heard(begin):
             pass
         self.keep()
 
     def fly_to(self, mark: str) -> None:
-        """Bring the place of an evidence mark ("3-e2") before the eyes. Raises InputError where there is none."""
+        """Bring the place of an evidence mark before the eyes: "3-e2" of an answer, "r0-e7" of the report on a slide.
+
+        Raises InputError where there is none.
+        """
         number, _, name = mark.partition("-")
         try:
-            exchange = self.exchanges[int(number)]
-            box = exchange.places[name]
-        except (ValueError, IndexError, KeyError) as error:
-            raise InputError("this mark leads to no place; ask again") from error
-        self.current = exchange.sheet
+            if number.startswith("r"):  # of the report on a slide
+                sheet = int(number[1:])
+                box = self.sheets[sheet].draft.places[name]
+            else:
+                exchange = self.exchanges[int(number)]
+                sheet, box = exchange.sheet, exchange.places[name]
+        except (ValueError, IndexError, KeyError, AttributeError) as error:
+            raise InputError("this mark leads to no place; ask again, or draft the report anew") from error
+        self.current = sheet
         self.fly = {"box": list(box), "number": self.changes + 1}
         self.changes += 1
 

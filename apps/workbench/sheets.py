@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,6 +23,9 @@ from slidekick.data.errors import InputError
 from slidekick.data.samples import sample
 from slidekick.data.slide import Roi
 from slidekick.grounding.outline import fill
+
+if TYPE_CHECKING:
+    from slidekick.apps.workbench.drafts import Draft
 
 MOST_PX = 16_000_000  # of a region read in full: four fields of a 20x objective squared; larger ones are read coarser
 LEAST_PX = 8  # level-0 pixels along each side of a region
@@ -76,13 +80,16 @@ class Area:
 @dataclass
 class Sheet:
     """source: "folder:NAME", "upload:NAME" or "sample:NAME". mpp: µm per pixel where the user stated it. points: clicks
-    (x, y, inside) in level-0 pixels that correct a concept in this area."""
+    (x, y, inside) in level-0 pixels that correct a concept in this area. by_hand: concepts that a person changed in it.
+    draft: of a report."""
 
     source: str
     mpp: float | None = None
     area: Area | None = None
     layers: Layers = field(default_factory=Layers)
     points: dict[str, list[tuple[int, int, bool]]] = field(default_factory=dict)
+    by_hand: list[str] = field(default_factory=list)
+    draft: Draft | None = None
     _box: Toolbox | None = None
 
     @property
@@ -112,7 +119,7 @@ class Sheet:
     def choose(self, area: Area | None) -> None:
         """Ask about another part from now on."""
         if area != self.area:
-            self.area, self._box, self.points = area, None, {}
+            self.area, self._box, self.points, self.by_hand = area, None, {}, []
 
     def toolbox(self, copilot: Copilot, eyes: Eyes, file: Path, known: dict, question: str = "") -> Toolbox:
         """The tools over the area; kept from question to question, but of a slide, whose places hang on the question.
@@ -123,6 +130,8 @@ class Sheet:
             shown = self._look(eyes, file, known)
             within = self.area.within(shown) if self.area and isinstance(shown, Roi) else None
             self._box = copilot.toolbox(shown, question, within)
+            if isinstance(shown, Roi):
+                self._box.take([self.layers.by_concept[one].finding(shown) for one in self.by_hand])
         return self._box
 
     def _look(self, eyes: Eyes, file: Path, known: dict) -> Roi | Survey:
@@ -148,3 +157,4 @@ class Sheet:
         box.keep(finding)
         self.layers.draw([finding], box)
         self.points[finding.concept] = list(points)
+        self.by_hand = list(dict.fromkeys([*self.by_hand, finding.concept]))

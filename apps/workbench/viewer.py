@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import html
 import json
+import mimetypes
 from pathlib import Path
 
 from fastapi import APIRouter, Request
@@ -16,9 +17,11 @@ from fastapi.responses import JSONResponse, Response
 from slidekick.apps.serving import slides
 from slidekick.apps.serving.routes import DAY_S, plain
 from slidekick.apps.serving.server import Refusal
-from slidekick.apps.workbench import keeping
+from slidekick.apps.workbench import drafts, keeping
 from slidekick.apps.workbench.session import Session
 from slidekick.apps.workbench.sheets import Sheet
+from slidekick.copilot.reports.edits import training_items
+from slidekick.copilot.reports.files import FILES, PICTURE
 from slidekick.data.errors import InputError
 from slidekick.grounding.palette import concept_colours
 
@@ -81,7 +84,42 @@ async def at(request: Request, session: str, number: int, x: float, y: float) ->
 async def history(request: Request, session: str) -> JSONResponse:
     """The whole session as it is kept, to be taken away."""
     told = await _found(lambda: keeping.to_dict(request.app.state.sessions.get(session)))
-    return JSONResponse(told, headers={"Content-Disposition": 'attachment; filename="slidekick.json"'})
+    return JSONResponse(told, headers=_taken("slidekick.json"))
+
+
+@router.get("/view/{session}/{number:int}/shapes.geojson")
+async def shapes_file(request: Request, session: str, number: int) -> JSONResponse:
+    """All that is drawn on a slide, as QuPath reads it."""
+
+    def features() -> list[dict]:
+        _, sheet = _sheet(request, session, number)
+        return [feature for layer in sheet.layers.by_concept.values() for feature in layer.features]
+
+    told = {"type": "FeatureCollection", "features": await _found(features)}
+    return JSONResponse(told, headers=_taken("shapes.geojson"))
+
+
+@router.get("/view/{session}/{number:int}/report/{name}")
+async def report_file(request: Request, session: str, number: int, name: str) -> Response:
+    """A file of the draft report on a slide: see `reports.files.FILES`; and what was edited as training items."""
+
+    def written() -> str | bytes:
+        _, sheet = _sheet(request, session, number)
+        report = drafts.drafted(sheet).report
+        if name == "items.jsonl":
+            return "".join(f"{json.dumps(one)}\n" for one in training_items(report, PICTURE))
+        if name not in FILES:
+            raise InputError("no such file of a report")
+        return FILES[name](report)
+
+    content = await _found(written)
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    return Response(content, media_type=kind, headers=_taken(name))
+
+
+def _taken(name: str) -> dict[str, str]:
+    """Headers of a file to keep: never shown in the page's own place, where its words would count as the page's."""
+    return {"Content-Disposition": f'attachment; filename="{name}"', "Cache-Control": "no-store"}
 
 
 def measured_lines(layer, feature: dict) -> list[str]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -15,12 +16,15 @@ import numpy as np
 
 from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence, Step
 from slidekick.copilot.copilot import REPLACED, Copilot
+from slidekick.copilot.draft import Event, Wanted
 from slidekick.copilot.language import many_of
 from slidekick.copilot.reports.checklist import Checklist, Element, gone_through, load_checklist
 from slidekick.copilot.reports.forms import check_details, load_form
 from slidekick.copilot.sentences import measure_sentence
 from slidekick.copilot.survey import Survey
+from slidekick.copilot.together import Making, alone, answered
 from slidekick.copilot.tools import Toolbox, compact_result, known_words
+from slidekick.copilot.turn import Turn
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import Measurement, measure
@@ -104,7 +108,18 @@ class Report:
         return hashlib.sha256(self.image).hexdigest()[:16]
 
 
-def draft_report(
+def draft_report(copilot: Copilot, picture: Roi | Survey, *args, **options) -> Report:
+    """Draft a report at once. Arguments and errors as of `drafting`."""
+    drafted: list[Report] = []
+
+    def making() -> Making:
+        drafted.append((yield from drafting(copilot, picture, *args, **options)))
+
+    deque(alone(copilot.engine, making()), maxlen=0)
+    return drafted[0]
+
+
+def drafting(
     copilot: Copilot,
     picture: Roi | Survey,
     concepts: Sequence[str] | None = None,
@@ -112,8 +127,9 @@ def draft_report(
     details: Mapping[str, str] | None = None,
     checklist: Checklist | None = None,
     box: Toolbox | None = None,
-) -> Report:
-    """Ask a form's questions about a picture or a surveyed slide, measure every concept, keep what is backed.
+) -> Generator[Event | Wanted, Iterator[str | Turn], Report]:
+    """Part of a making: measure every concept of a picture or a surveyed slide, ask a form's questions and of what was
+    found, keep what is backed. Returns the report.
 
     concepts: what to measure; where None the segmentor's whole vocabulary, or of a slide every tissue that can be told.
     form: see `forms`. details: of `forms.DETAILS`, stated by the user. checklist: for a form that goes through one; a
@@ -128,8 +144,12 @@ def draft_report(
     box.look_for(concepts)
     findings = [box.finding(concept) for concept in concepts]
     facts, evidence, steps = _facts(box, concepts, findings)
-    read = {name: copilot.ask(picture, words, box=box) for name, words in worded.asks(slide, details).items()}
-    measured = [copilot.ask(picture, question, box=box) for question in _questions(facts)]
+    asked = worded.asks(slide, details)
+    answers = []
+    for question in [*asked.values(), *_questions(facts)]:
+        yield Event("asked", text=question)
+        answers.append((yield from answered(copilot.answering(copilot.draft(picture, question, box=box)))))
+    read, measured = dict(zip(asked, answers, strict=False)), answers[len(asked) :]
     readings, said, left_out = _sorted(read, measured, evidence)
     elements = _elements(copilot, picture, box, checklist, facts) if worded.checklist else []
     text = worded.write(

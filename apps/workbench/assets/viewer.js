@@ -119,6 +119,8 @@
     return [left, top, right - left, bottom - top];
   }
 
+  const save = (href, download) => Object.assign(document.createElement("a"), { href, download }).click();
+
   const boundsOf = ([x, y, width, height]) => L.latLngBounds([y, x], [y + height, x + width]);
 
   /** The viewer of the page. */
@@ -185,8 +187,11 @@
     }
 
     export() {
-      const link = Object.assign(document.createElement("a"), { href: this.state.history, download: "slidekick.json" });
-      link.click();
+      save(this.state.history, "slidekick.json");
+    }
+
+    exportShapes() {
+      if (this.state && this.state.base) save(`${this.state.base}/shapes.geojson`, "shapes.geojson");
     }
 
     region(region) {

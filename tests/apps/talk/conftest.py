@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from slidekick.grounding.finding import Finding
 
 class Vocabulary:
     concepts = dict.fromkeys(("nucleus", "gland", "glomerulus"))
+    words: ClassVar = dict(zip(concepts, concepts, strict=True))  # phrase -> concept
 
 
 class DrawnSegmentor:

@@ -1,0 +1,90 @@
+"""The report in a real browser: draft, follow a mark, edit, take away, bring shapes back, reload."""
+
+import importlib.util
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio")
+pytest.importorskip("playwright.sync_api")
+
+_spec = importlib.util.spec_from_file_location("workbench_page", Path(__file__).with_name("test_page.py"))
+_page = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_page)
+browser, address, page, WAIT_MS = _page.browser, _page.address, _page.page, _page.WAIT_MS
+
+
+def draft(page):
+    page.get_by_role("tab", name="Report").click()
+    page.locator("#draft").click()
+    page.locator("#report").get_by_text("There are 2 nuclei.").wait_for(timeout=WAIT_MS)
+
+
+def download(page, name):
+    with page.expect_download(timeout=WAIT_MS) as caught:
+        page.get_by_role("link", name=name, exact=True).click()
+    return Path(caught.value.path()).read_bytes()
+
+
+def test_a_report_is_drafted_followed_edited_taken_away_and_found_again(page, browser, address):
+    _page.open_file(page, "case/a.png")
+    draft(page)
+    page.locator("#report").get_by_text("Research use only").wait_for(timeout=WAIT_MS)
+    before = page.evaluate("slidekick.map.getCenter().lat")
+    page.locator("#report a.cite").first.click()
+    page.wait_for_function(
+        "before => Math.abs(slidekick.map.getCenter().lat - before) > 20", arg=before, timeout=WAIT_MS
+    )
+
+    page.locator("#editor button").first.click()
+    words = page.locator("#words textarea")
+    words.fill(words.input_value().replace("There are 2 nuclei.", "There are 5 nuclei.") + "\n- Added by a person.\n")
+    page.locator("#save").click()
+    page.locator("#report").get_by_text("Added by a person.").wait_for(timeout=WAIT_MS)
+    assert page.locator("#report .hand").count() == 2
+    page.locator("#report summary", has_text="Warnings").click()
+    page.locator("#report").get_by_text("edited, and not what was measured").first.wait_for(timeout=WAIT_MS)
+
+    assert b"Added by a person." in download(page, "HTML")
+    assert b"Added by a person." in download(page, "Markdown")
+    assert json.loads(download(page, "FHIR"))["resourceType"] == "DiagnosticReport"
+    assert len(json.loads(download(page, "JSON"))["changes"]) >= 1
+    import docx
+
+    paragraphs = [one.text for one in docx.Document(io.BytesIO(download(page, "Word"))).paragraphs]
+    assert any("Added by a person." in one for one in paragraphs)
+    (item,) = (json.loads(line) for line in download(page, "Edits as training items").decode().splitlines())
+    assert item["answer"] == "There are 5 nuclei."
+
+    page.reload()
+    _page.loaded(page)
+    page.get_by_role("tab", name="Report").click()
+    page.locator("#report").get_by_text("Added by a person.").wait_for(timeout=WAIT_MS)
+
+
+def test_edited_shapes_come_back_through_the_page(page, tmp_path):
+    _page.open_file(page, "case/a.png")
+    _page.ask(page, "How many nuclei are there?")
+    _page.answered(page)
+    page.locator("#qupath button").first.click()
+    with page.expect_download(timeout=WAIT_MS) as caught:
+        page.locator("#export-shapes").click()
+    data = json.loads(Path(caught.value.path()).read_text())
+    assert len(data["features"]) == 2
+    file = tmp_path / "edited.geojson"
+    file.write_text(json.dumps(data | {"features": data["features"][:1]}))
+    _page.settled(page, lambda: page.locator("#qupath input[type=file]").set_input_files(file))
+    page.locator("#viewer-legend").get_by_text("nucleus: 1").wait_for(timeout=WAIT_MS)
+    _page.ask(page, "How many nuclei are there?")
+    _page.answered(page, "There is 1 nucleus.")
+
+
+@pytest.mark.parametrize("name", ["secret", "report.exe", "..%2f..%2fsession.json", "items.jsonl"])
+def test_no_other_file_is_given_out(page, address, name):
+    import httpx
+
+    _page.open_file(page, "case/a.png")
+    base = page.evaluate("slidekick.state.base")
+    assert httpx.get(f"{address.rstrip('/')}/{base}/report/{name}").status_code == 404
