@@ -154,7 +154,7 @@ def drafting(
     elements = _elements(copilot, picture, box, checklist, facts) if worded.checklist else []
     text = worded.write(
         read={name: readings.get(name) or Reading("", 0.0, ()) for name in worded.questions},
-        findings=said,
+        findings=tuple(said),
         elements=elements,
         details=details,
         checklist=checklist or load_checklist(),

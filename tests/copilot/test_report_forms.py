@@ -1,6 +1,8 @@
 """Forms: what each asks and writes, forms of a user's own, checklists, and what is none of these."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
@@ -97,6 +99,16 @@ def test_a_form_of_the_users_own_is_taken_from_its_file(draft, tmp_path):
     report = draft(str(file), "colon")
     assert (report.form, report.title) == ("short", "Mine")
     assert lines(report) == ["## It", "- colon (read, not measured; confidence 0.90)"]
+
+
+def test_the_form_in_the_documentation_works(draft, tmp_path):
+    told = (Path(__file__).parents[2] / "docs" / "reports.md").read_text()
+    (text,) = re.findall(r"```\n(---\n.*?)```", told, re.DOTALL)
+    (file := tmp_path / "note.md.jinja").write_text(text)
+    assert lines(draft(str(file), "colon"))[:2] == [
+        "## What is seen",
+        "- colon (read, not measured; confidence 0.90)",
+    ]
 
 
 @pytest.mark.parametrize(
