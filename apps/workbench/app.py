@@ -19,6 +19,15 @@ POLICY = (
     "img-src 'self' data: blob:; font-src 'self' data:; media-src 'self' data: blob:; worker-src 'self' blob:; "
     "base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
 )
+# Gradio's own greys are too faint for small text (WCAG 1.4.3 asks for a contrast of 4.5).
+READABLE = {
+    "body_text_color_subdued": "*neutral_600",
+    "body_text_color_subdued_dark": "*neutral_300",
+    "block_info_text_color": "*neutral_600",
+    "block_info_text_color_dark": "*neutral_300",
+    "input_placeholder_color": "*neutral_600",
+    "input_placeholder_color_dark": "*neutral_300",
+}
 
 
 def build_workbench(server: Server, store: Store) -> FastAPI:
@@ -29,6 +38,7 @@ def build_workbench(server: Server, store: Store) -> FastAPI:
     app.include_router(viewer.router)
     fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Arial", "sans-serif"]
     mono = ["ui-monospace", "Menlo", "Consolas", "monospace"]
+    theme = gr.themes.Base(primary_hue="fuchsia", neutral_hue="slate", font=fonts, font_mono=mono).set(**READABLE)
     page = build_page(app.state.sessions).queue(default_concurrency_limit=8)
     page.has_launched = True  # only then Gradio holds events to files that were uploaded
     return gr.mount_gradio_app(
@@ -36,7 +46,7 @@ def build_workbench(server: Server, store: Store) -> FastAPI:
         page,
         path="/",
         head=HEAD,
-        theme=gr.themes.Base(primary_hue="fuchsia", neutral_hue="slate", font=fonts, font_mono=mono),
+        theme=theme,
         allowed_paths=[],
         max_file_size=MAX_UPLOAD,
         footer_links=[],

@@ -33,7 +33,7 @@ SAMPLE_NAMES = {"he": "H&E sample", "ihc": "IHC sample"}
 HEAD = (
     '<link rel="stylesheet" href="workbench/leaflet.css"><link rel="stylesheet" href="workbench/viewer.css">'
     '<script src="workbench/leaflet.js"></script><script src="workbench/shapes.js"></script>'
-    '<script src="workbench/viewer.js"></script>'
+    '<script src="workbench/viewer.js"></script><script src="workbench/mends.js"></script>'
 )
 SHOWN = ("chat", "state", "sheets", "region", "correct", "opener", *report_tab.SHOWN)  # what follows the session
 QUIET = {"api_visibility": "private"}
