@@ -1,9 +1,9 @@
-"""Right answers told beside the rewards, so that what examples taught is not lost while something else is learnt.
+"""Right turns told beside the rewards, so that what examples taught is not lost while something else is learnt.
 
 A reward moves what is sampled, and what is asked seldom drifts with it: without this, calls and "yes" crept from the
 families that earn by tools into those that are read from the picture. The remedy is InstructGPT's (PPO-ptx; Ouyang et
-al. 2022, arXiv 2203.02155, eq. 2): a little of the supervised loss in every step. Labels are all it takes; no reasoning
-is written for it.
+al. 2022, arXiv 2203.02155, eq. 2): a little of the supervised loss in every step. Right calls are told as right answers
+are, since answers alone would teach that no tool is to be called. Labels are all it takes; no reasoning is written.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ import torch
 
 from slidekick.rl.episodes import Player
 from slidekick.rl.rollouts import Told, below, log_probs, pack
-from slidekick.rl.tasks import Row, is_read
+from slidekick.rl.tasks import Row, right_turn
 
 
 class Anchor:
-    """rows: to draw from; those that are answered by no tool, in no more tokens than a rollout may say, are told.
+    """rows: to draw from; those with a right turn (`right_turn`) of no more tokens than a rollout may say are told.
     weight: of the loss, a mean over tokens. answers: told at a time. depth: layers from which on something learns."""
 
     def __init__(self, player: Player, rows: Sequence[Row], weight: float, answers: int, seed: int, depth: int) -> None:
         self.player, self.weight, self.answers, self.seed, self.depth = player, weight, answers, seed, depth
-        self.rows = [row for row in rows if is_read(row) and len(self._told(row).ids) <= player.budget]
+        self.rows = [row for row in rows if right_turn(row) and len(self._told(row).ids) <= player.budget]
 
     def loss(self, step: int, part: int) -> torch.Tensor:
-        """Weighed cross-entropy of the right answers of some rows, the same ones for the same step and part of it."""
+        """Weighed cross-entropy of the right turns of some rows, the same ones for the same step and part of it."""
         rng = np.random.default_rng([self.seed, step, part])
         chosen = [
             self.rows[one] for one in rng.choice(len(self.rows), min(self.answers, len(self.rows)), replace=False)
@@ -42,8 +42,8 @@ class Anchor:
         return -self.weight * logs.sum() / sum(len(one.ids) for one in told)
 
     def _told(self, row: Row) -> Told:
-        """A row's right answer with its end token, any token being admitted."""
-        said = self.player.tokenizer(str(row.truth["answer"]), add_special_tokens=False)["input_ids"]
+        """A row's right turn with its end token, any token being admitted."""
+        said = self.player.tokenizer(right_turn(row), add_special_tokens=False)["input_ids"]
         ids = [*said, self.player.ends[0]]
         width = self.player.model.get_output_embeddings().weight.shape[0]
         return Told(ids, [1] * len(ids), [np.packbits(np.ones(width, bool))] * len(ids))

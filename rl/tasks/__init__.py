@@ -5,7 +5,7 @@
 
 from slidekick.rl.tasks.generic import GENERIC
 from slidekick.rl.tasks.reward_functions import generic_reward, reward_functions
-from slidekick.rl.tasks.rows import SLIDE_TASKS, TASKS, is_read, rl_rows
+from slidekick.rl.tasks.rows import SLIDE_TASKS, TASKS, is_read, right_turn, rl_rows
 from slidekick.rl.tasks.task import Reward, Rollout, Row, Task, ToolStep
 
 __all__ = [
@@ -20,5 +20,6 @@ __all__ = [
     "generic_reward",
     "is_read",
     "reward_functions",
+    "right_turn",
     "rl_rows",
 ]

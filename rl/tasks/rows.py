@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from slidekick.copilot.grammar import ToolCall
 from slidekick.data.errors import InputError
 from slidekick.rl.instructions.make import quotas
 from slidekick.rl.instructions.material import Material
@@ -46,6 +47,15 @@ def is_read(row: Row) -> bool:
     """Whether a question is answered from the picture or the text that it shows, by no tool: those of `READ`, and
     reports other than descriptions, which measure."""
     return row.task in READ or (row.task == "report" and "word" not in row.truth)
+
+
+def right_turn(row: Row) -> str | None:
+    """The turn that a question should first be answered with, where its truth tells: the right answer of what is read,
+    the right call of what is measured. None for detection, which is answered by a call or by boxes."""
+    if is_read(row):
+        return str(row.truth["answer"])
+    tool = {"segmentation": "segment", "counting": "count", "report": "measure"}.get(row.task)
+    return tool and ToolCall(tool, {"concept": row.truth["word"]}).to_text()
 
 
 def rl_rows(material: Material, tasks: Sequence[str] | Mapping[str, float], count: int, seed: int) -> list[Row]:

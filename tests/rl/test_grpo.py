@@ -318,7 +318,7 @@ def test_right_answers_are_told_beside_the_rewards(made):
     """The loss of the anchor falls where it alone is learnt from, and is that of these answers, step for step."""
     trainer = made.trainer(anchor={"weight": 1.0, "answers": 4}, rollouts={"budget": 48})
     anchor = trainer.anchor
-    assert {row.task for row in anchor.rows} == {"classification", "closed_vqa"}
+    assert {row.task for row in anchor.rows} >= {"classification", "closed_vqa"}
     first = anchor.loss(3, 0)
     assert first.item() == anchor.loss(3, 0).item()
     assert first.item() != anchor.loss(4, 0).item()
