@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -32,6 +33,7 @@ from slidekick.data.errors import InputError
 from slidekick.grounding.export import from_rle
 
 MOST_SHEETS = 16  # slides of a case in one session
+LONG_S = 1.0  # seconds of looking at a slide from which on it is told how long it took
 
 
 @dataclass
@@ -131,8 +133,14 @@ class Session:
         step = text = None
         said = ""
         try:
+            looking = bubble(
+                "looking at the slide", ["a large one is surveyed once, which takes up to a minute"], "pending"
+            )
+            self.messages.append(looking)
             yield
+            begun = time.perf_counter()
             box = self.toolbox(sheet, question)
+            self._looked(looking, time.perf_counter() - begun)
             making = partial(self._answering, box, question, history)
             for event in self.heard(making):
                 if event.kind == "tool_start":
@@ -152,9 +160,17 @@ class Session:
                     self._end(event.answer, number, box, text)
                 yield
         finally:
-            if step and step["metadata"]["status"] == "pending":  # stopped by the visitor
-                step["content"], step["metadata"]["status"] = "stopped", "done"
+            for one in self.messages:
+                if one.get("metadata", {}).get("status") == "pending":  # stopped by the visitor
+                    one["content"], one["metadata"]["status"] = "stopped", "done"
             self.keep()
+
+    def _looked(self, looking: dict, seconds: float) -> None:
+        """The slide was looked at: the bubble stays where that took its time."""
+        if seconds < LONG_S:
+            self.messages.remove(looking)
+        else:
+            looking["metadata"] |= {"status": "done", "duration": seconds}
 
     def toolbox(self, sheet: Sheet, question: str = "") -> Toolbox:
         """The tools over what is looked at of a slide."""

@@ -195,3 +195,16 @@ def test_layers_are_packed_for_the_browser(session):
     assert ends[-1] == len(points)
     assert points.min(0).tolist() == [4, 4]
     assert points.max(0).tolist() == [24, 12]
+
+
+def test_looking_at_a_slide_is_told_while_it_lasts_and_after_it_took_long(session, monkeypatch):
+    asking = session.ask("How many nuclei are there?")
+    next(asking)
+    assert session.messages[-1]["metadata"]["status"] == "pending"
+    list(asking)
+    assert not any("looking" in one.get("metadata", {}).get("title", "") for one in session.messages)
+    monkeypatch.setattr("slidekick.apps.workbench.session.LONG_S", 0)
+    list(session.ask("How many nuclei are there?"))
+    (looked,) = (one for one in session.messages if "looking" in one.get("metadata", {}).get("title", ""))
+    assert looked["metadata"]["status"] == "done"
+    assert looked["metadata"]["duration"] >= 0
