@@ -45,8 +45,9 @@ def run(args: argparse.Namespace) -> int:
     roi = read_picture(args)
     asks = asks_of(args, roi)
     from slidekick.grounding import Segmentor
+    from slidekick.grounding.specialists import with_specialists
 
-    segmentor = Segmentor.from_pretrained(args.weights)
+    segmentor = with_specialists(Segmentor.from_pretrained(args.weights))
     vocabulary = getattr(segmentor, "vocabulary", None)
     asks, warnings = named(asks, bool(args.concept), vocabulary)
     findings = [

@@ -56,14 +56,20 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.apps.segment import unknown_lines
     from slidekick.data.slide import open_slide
     from slidekick.grounding import Segmentor, segment_slide
+    from slidekick.grounding.specialists import with_specialists
 
     with open_slide(args.image) as slide, _bars() as progress:
         warnings = []
         if not loading.state_scale(slide, args.mpp) and args.mpp is not None:
             warnings.append("--mpp is left aside: a whole slide is looked at at the scale of each concept")
         segmentor = Segmentor.from_pretrained(args.weights)
-        vocabulary = segmentor.vocabulary
+        vocabulary = with_specialists(segmentor).vocabulary
         matches = {words: vocabulary.match(words) for words in args.concept}
+        for name in (match.concept.name for match in matches.values() if match.concept):
+            if name not in segmentor.vocabulary.concepts:
+                raise InputError(
+                    f"{name} is a specialist's, which looks at pictures, not at whole slides; give --region"
+                )
         warnings += unknown_lines([(words, match.concept, match.nearest) for words, match in matches.items()])
         known = {match.concept.name: words for words, match in reversed(matches.items()) if match.concept}
         warnings += scale_warnings(list(known), vocabulary, slide.mpp)

@@ -1,6 +1,6 @@
 """`slidekick vocabulary`: the words that the segmentor knows, as a table, as JSON (the card itself) or as a page.
 
-Only the card is read, no weights.
+Only the card is read, no weights; concepts of installed specialists stand beside its own.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.data.files import write_atomic
     from slidekick.grounding.card import read_card, vocabulary_page
     from slidekick.grounding.segmentor import WEIGHTS
+    from slidekick.grounding.specialists import extended, installed_specialists
 
-    vocabulary = read_card(args.weights or WEIGHTS)
+    vocabulary = extended(read_card(args.weights or WEIGHTS), installed_specialists())
     if args.html:
         name = args.weights.resolve().name if args.weights else "Slidekick's segmentor"
         write_atomic(args.html, vocabulary_page(vocabulary, name))

@@ -18,3 +18,7 @@ class SourceError(SlidekickError):
 
 class OutputError(SlidekickError):
     """The result cannot be written where it was asked for."""
+
+
+class PluginError(SlidekickError):
+    """An installed package brings a tool or a specialist that cannot be used."""

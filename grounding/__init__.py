@@ -6,6 +6,7 @@ Names are loaded on first use, so that importing the room costs nothing.
 from slidekick.data.lazy import exports
 
 _HOME = {
+    "Concept": "vocabulary",
     "Finding": "finding",
     "Measurement": "measure",
     "Segmentor": "segmentor",

@@ -106,7 +106,7 @@ class Segmentor:
         Raises InputError for an image of another shape or type, one string in place of a list, no prompt at all,
         points outside the picture and boxes that are inverted, empty or outside.
         """
-        _check(image, concepts, mpp)
+        check_picture(image, concepts, mpp)
         clicks = checked_points(points, image.shape[:2])
         frames = checked_boxes(boxes, image.shape[:2])
         if not concepts and not clicks and not frames:
@@ -246,7 +246,8 @@ def zoom_for(concept: Concept, mpp: tuple[float, float] | None, longest: int) ->
     return float(np.clip(own / np.clip(own, *concept.scale), *ZOOM_LIMITS))
 
 
-def _check(image: np.ndarray, concepts: Sequence[str], mpp) -> None:
+def check_picture(image: np.ndarray, concepts: Sequence[str], mpp) -> None:
+    """Raises InputError for what `Segmentor.segment` cannot look at."""
     if not isinstance(image, np.ndarray):
         raise InputError(f"image is a {type(image).__name__}; give a NumPy array, uint8 (height, width, 3) RGB")
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or not image.size:

@@ -132,3 +132,19 @@ def test_only_unknown_words_cost_no_look(slide, tmp_path, capsys):
     assert main(words) == 2
     assert "concept 'unicorn' is not in the segmentor's vocabulary" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_specialists_concept_is_not_looked_for_on_all_of_a_slide(slide, install, tmp_path, capsys):
+    code = """
+    from slidekick.grounding import Concept
+
+    class Ink:
+        concepts = (Concept("ink", "region", (), (0.5, 2.0), 1.0),)
+
+        def segment(self, image, concepts, *, mpp): ...
+
+    ink = Ink()
+    """
+    install("ink-finders", code, specialists={"ink": "ink"})
+    assert main(asked(slide, "--concept", "ink", "--out", str(tmp_path / "out"))) == 2
+    assert "ink is a specialist's, which looks at pictures" in capsys.readouterr().err
