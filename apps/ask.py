@@ -13,7 +13,8 @@ from pathlib import Path
 
 from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
-from slidekick.copilot.answer import check_options, check_question
+from slidekick.copilot.answer import KINDS, check_options, check_question
+from slidekick.copilot.sentences import amount_text
 from slidekick.data.files import check_writable, write_atomic
 
 
@@ -119,6 +120,8 @@ def result_text(result: dict) -> str:
     """A tool's result in a few words: "found, count 212"."""
     if "error" in result:
         return f"error: {result['error']}"
+    if "measured" in result:
+        return ", ".join(f"{name} {amount}" for name, amount in result["measured"].items())
     if result.get("known") is False:
         return f"not in the vocabulary{', nearest ' + result['nearest'] if 'nearest' in result else ''}"
     if not result.get("found"):
@@ -132,6 +135,8 @@ def value_text(evidence) -> str:
     if evidence.value is None:
         return "not looked for"
     value = evidence.value
+    if evidence.kind not in KINDS:
+        return amount_text(value, evidence.unit)
     if evidence.kind == "presence":
         return f"{'found' if evidence.found else 'not found'} (probability {value:.2f})"
     if evidence.unit == "fraction":

@@ -12,18 +12,22 @@ from pathlib import Path
 LEAST_SLIDE_PX = 2048  # of the shorter side: four fields of a 20x objective across
 
 
-def load_copilot(model: str, segmentor: Path | None = None):
+def load_copilot(model: str, segmentor: Path | None = None, *, extended: bool = True):
     """The copilot over `model` ("mini", a folder, a hub id or http://host/v1#model) and a segmentor (ours where None).
 
-    Raises InputError, SourceError or OutputError, see `Copilot.from_pretrained`.
+    extended: with the tools and specialists of other packages; without them figures can be compared. Raises InputError,
+    SourceError, OutputError or PluginError, see `Copilot.from_pretrained`.
     """
     tell(f"loading {model} ...")
     begun = time.perf_counter()
     silence()
     from slidekick.copilot import Copilot
     from slidekick.grounding import Segmentor
+    from slidekick.grounding.specialists import with_specialists
 
-    copilot = Copilot.from_pretrained(model, Segmentor.from_pretrained(segmentor))
+    own = Segmentor.from_pretrained(segmentor)
+    team, tools = (with_specialists(own), None) if extended else (own, {})
+    copilot = Copilot.from_pretrained(model, team, tools)
     tell(f"loaded in {time.perf_counter() - begun:.1f} s")
     return copilot
 

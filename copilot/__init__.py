@@ -11,8 +11,11 @@ _HOME = {
     "Copilot": "copilot",
     "Event": "copilot",
     "Evidence": "answer",
+    "Field": "extra_tools",
+    "Measured": "extra_tools",
     "Report": "report",
     "Step": "answer",
+    "Tool": "extra_tools",
     "draft_report": "report",
     "find_masks": "copilot",
 }

@@ -15,15 +15,17 @@ RESEARCH_USE = "Research use only. Not for diagnosis."
 MAX_QUESTION = 4000  # characters, some 1000 tokens: a question; longer ones are documents pasted by mistake
 
 MAX_OPTIONS, MAX_OPTION = 64, 200  # options to choose among, and characters of one
+KINDS = ("count", "area", "area_fraction", "density", "presence", "diameter")  # what the built-in tools measure
+UNITS = ("", "%", "um", "um2", "1/mm2", "px")  # of what other tools measure: those that can be read in a sentence
 
 
 @dataclass(frozen=True)
 class Evidence:
     """One thing measured: `value` in `unit` of `concept`, by the tool call `step`.
 
-    kind: count | area | area_fraction | density | presence | diameter. found: False when the concept was not
-    found. rle: COCO run-length mask {"size": [h, w], "counts": str} in the picture's pixels, None where
-    nothing was found.
+    kind: count | area | area_fraction | density | presence | diameter, or what an installed tool calls its quantity.
+    found: False when the concept was not found. rle: COCO run-length mask {"size": [h, w], "counts": str} in the
+    picture's pixels, None where nothing was found.
     """
 
     id: str
@@ -68,9 +70,9 @@ class Answer:
 
     confidence: 0–1. Of an answer read from the picture, by a model whose confidence was fitted (`confidence.json`): how
     likely it is right, calibrated on held-out pictures. Otherwise the mean token probability of the text, or, where
-    that is less, how sure the tools are of what they found and did not find. gates: weight of each expert. options:
-    where the answer was chosen among given ones, how likely each of them is. looked: (x, y, width, height) at level 0
-    of the places on a slide that were looked at in full.
+    that is less, how sure the tools are of what they found and did not find; 1 where an installed tool alone speaks.
+    gates: weight of each expert. options: where the answer was chosen among given ones, how likely each of them is.
+    looked: (x, y, width, height) at level 0 of the places on a slide that were looked at in full.
     """
 
     question: str

@@ -8,7 +8,7 @@ keeps no state between questions; a conversation is the list of earlier answers.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
@@ -24,19 +24,22 @@ from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
 from slidekick.copilot.engine import SLIDE, Engine, TorchEngine
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.experts import EXPERTS, load_experts
+from slidekick.copilot.extra_tools import ExtraTool, installed_tools
 from slidekick.copilot.grammar import ToolCall, opens_call
 from slidekick.copilot.messages import user_message
 from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Shown
+from slidekick.copilot.sentences import measured_text
 from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.together import Making, alone, spoken, together
-from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
+from slidekick.copilot.tools import NO_EXTRA, TOOL_NAMES, Toolbox, known_words, tool_schemas
 from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi, Slide
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
+BY_PHRASE = "“{}” asks for the tool {}: it alone answers, {} was not asked"
 UNSURE = "unsure: of answers held for as unlikely as this one, more than {:.0%} are wrong; do not rely on it"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 
@@ -47,6 +50,7 @@ class Copilot:
     engine: writes turns (see engine.py). segmentor: finds concepts (see `slidekick.grounding.Segmentor`).
     weights: hash of the generalist's trained weights, for `Answer.versions`. confidence: how sure it is among
     given options, where that was fitted (`slidekick evaluate classify --calibrate`). reader: surveys whole slides.
+    tools: of other packages, by name, beside the built-in ones.
     """
 
     def __init__(
@@ -56,8 +60,10 @@ class Copilot:
         weights: str = "",
         confidence: Confidence | None = None,
         reader: SlideReader | None = None,
+        tools: Mapping[str, ExtraTool] = NO_EXTRA,
     ) -> None:
         self.engine, self.segmentor, self.weights, self.confidence = engine, segmentor, weights, confidence
+        self.tools = tools
         self._reader = reader
 
     @property
@@ -67,22 +73,27 @@ class Copilot:
         return self._reader
 
     @classmethod
-    def from_pretrained(cls, name: str = "mini", segmentor=None) -> Copilot:
+    def from_pretrained(
+        cls, name: str = "mini", segmentor=None, tools: Mapping[str, ExtraTool] | None = None
+    ) -> Copilot:
         """The copilot over a named model.
 
         name: "mini", a folder, a hub id of an image-text-to-text model, or an OpenAI-compatible server as
-        "http://host/v1#model". segmentor: the one shipped with
-        Slidekick where None. Raises InputError for a name that is no model, SourceError when base weights
-        cannot be fetched.
+        "http://host/v1#model". segmentor: the one shipped with Slidekick, with the installed specialists, where None.
+        tools: of other packages; the installed ones where None. Raises InputError for a name that is no model,
+        SourceError when base weights cannot be fetched, PluginError for an installed tool or specialist that cannot
+        be used.
         """
         from slidekick.copilot import mini
 
         if segmentor is None:
             from slidekick.grounding import Segmentor
+            from slidekick.grounding.specialists import with_specialists
 
-            segmentor = Segmentor.from_pretrained()
+            segmentor = with_specialists(Segmentor.from_pretrained())
+        tools = installed_tools(TOOL_NAMES, known_words(segmentor)) if tools is None else tools
         if is_endpoint(name):
-            return cls(EndpointEngine(name), segmentor)
+            return cls(EndpointEngine(name), segmentor, tools=tools)
         model, processor = mini.load_generalist(name)
         folder = mini.WEIGHTS if name == "mini" else Path(name)
         shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
@@ -101,13 +112,14 @@ class Copilot:
                 reads_slides=slides,
                 pads=kin,
                 most_pictures=1 if kin else MOST_PICTURES,  # what is trained on mini's base sees one, seldom two
+                fixed_tools=True,
             )
             weights = mini.weights_hash(folder)
             reader = load_slide_reader(folder, model) if slides else None
-            return cls(engine, segmentor, weights, load_confidence(folder, weights), reader)
+            return cls(engine, segmentor, weights, load_confidence(folder, weights), reader, tools)
         commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
         confidence = load_confidence(folder, commit) if folder.is_dir() else None
-        return cls(TorchEngine(model, processor, shown), segmentor, commit, confidence)
+        return cls(TorchEngine(model, processor, shown), segmentor, commit, confidence, tools=tools)
 
     def survey(self, slide: Slide) -> Survey:
         """Look over a whole slide once, to ask about it as often as one likes; see `SlideReader.survey`."""
@@ -204,11 +216,11 @@ class Copilot:
         alone is measured.
         """
         if isinstance(roi, Survey):
-            return SlideToolbox(self.segmentor, roi, question)
+            return SlideToolbox(self.segmentor, roi, question, self.tools)
         _check_roi(roi)
         if within is not None and (within.shape != roi.pixels.shape[:2] or within.dtype != bool or not within.any()):
             raise InputError(f"the region is no bool mask of {roi.pixels.shape[:2]} with any pixel in it; draw it anew")
-        return Toolbox(self.segmentor, roi, within)
+        return Toolbox(self.segmentor, roi, within, self.tools)
 
     def _show(self, draft: Draft) -> None:
         """Begin the prompt with what the engine can be shown: a picture, a slide's tokens, or a slide as pictures."""
@@ -222,6 +234,9 @@ class Copilot:
 
     def answering(self, draft: Draft) -> Making:
         """An answer in the making, to be driven by `alone` or `together` (see together.py)."""
+        if asked := self._asked_for(draft.question):
+            yield from self._told_by_tools(draft, asked)
+            return
         self._show(draft)
         calls_left = MAX_STEPS
         while True:
@@ -245,6 +260,22 @@ class Copilot:
             draft.warnings.append("the model did not come to an answer in words")
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
+
+    def _asked_for(self, question: str) -> dict[str, str]:
+        """Tools of other packages that a question asks for by a declared phrase, and the phrase; none where the model
+        can call them itself."""
+        if not getattr(self.engine, "fixed_tools", False):
+            return {}
+        asked = {name: phrase for name, tool in self.tools.items() if (phrase := tool.phrase(question))}
+        return dict(list(asked.items())[:MAX_STEPS])
+
+    def _told_by_tools(self, draft: Draft, asked: dict[str, str]) -> Iterator[Event]:
+        """An answer of what these tools measure and nothing else, for a model that was not taught to call them."""
+        for name, phrase in asked.items():
+            draft.warnings.append(BY_PHRASE.format(phrase, name, self.engine.name))
+            yield from self._run(draft, ToolCall(name, {}))
+        text = measured_text(draft.steps, False)
+        yield Event("answer", answer=self._finish(draft, Turn(text, 1.0 if text else 0.0)))
 
     def _run(self, draft: Draft, call: ToolCall) -> Iterator[Event]:
         name = f"t{len(draft.steps) + 1}"
@@ -311,13 +342,16 @@ class Copilot:
 
     @property
     def schemas(self) -> tuple[dict, ...]:
-        """The tools as the model is told of them."""
-        return tool_schemas()
+        """The tools as the model is told of them: the built-in ones alone where it can call no other."""
+        extra = () if getattr(self.engine, "fixed_tools", False) else self.tools.values()
+        return (*tool_schemas(), *(tool.schema for tool in extra))
 
     @cached_property
     def versions(self) -> dict[str, str]:
         """What made an answer: packages, model and its weights."""
         packages = {name: metadata.version(name) for name in ("slidekick", "transformers", "torch")}
+        packages |= getattr(self.segmentor, "packages", {})
+        packages |= {tool.plugin.package: tool.plugin.version for tool in self.tools.values()}
         return {**packages, "model": self.engine.name, **({"weights": self.weights} if self.weights else {})}
 
 

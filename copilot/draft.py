@@ -14,7 +14,7 @@ from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import CallError, ToolCall, parse_turn
 from slidekick.copilot.messages import history_messages, step_messages, user_message
 from slidekick.copilot.pictures import Pictures, Shown
-from slidekick.copilot.sentences import measured_text
+from slidekick.copilot.sentences import amounts_text, measured_text
 from slidekick.copilot.tools import Outcome, Toolbox
 from slidekick.copilot.turn import Turn
 from slidekick.grounding.finding import Finding
@@ -135,17 +135,19 @@ class Draft:
 
 
 def short_answer(question: str, text: str, steps: Sequence[Step]) -> str:
-    """The bare answer: what was measured where a tool gave it ("yes", "no", "212", "31%"), else the model's
-    words.
+    """The bare answer: what was measured where a tool gave it ("yes", "no", "212", "31%", "0.42"), else the
+    model's words.
 
     Measured values come from the tool result and not from the text, which may have slipped a digit.
     """
-    results = [step.result for step in steps if "found" in step.result]
+    results = [step.result for step in steps if "found" in step.result or "measured" in step.result]
     said = re.match(r"(yes|no)\b\s*(?:[,.:;–-]|$)", text.strip(), re.IGNORECASE)
     if not results:
         first = re.split(r"(?<=[.!?])\s", text.strip(), maxsplit=1)[0]
         return said[1].lower() if said else first.rstrip(".").strip()
     result = results[-1]
+    if "measured" in result:
+        return amounts_text(result)
     if result.get("known") is False:
         return "unknown"
     rest = question.lower()

@@ -41,8 +41,9 @@ class Engine(Protocol):
 
     An engine may also have `turns` (several first turns at once), `options` (given answers weighed) and `likeness` (how
     alike picture and answers are), as `TorchEngine` has; they are used where they are. So are `pictures`, how many one
-    prompt may show of a slide (else 1), `reads_slides`, whether it is shown a slide's tokens in their place, and
-    `speakers`, the experts that `turn` and `turns` take by name.
+    prompt may show of a slide (else 1), `reads_slides`, whether it is shown a slide's tokens in their place,
+    `speakers`, the experts that `turn` and `turns` take by name, and `fixed_tools`, whether it can call the built-in
+    tools alone.
     """
 
     name: str
@@ -69,7 +70,8 @@ class TorchEngine:
     where it is given, a call's word must stand in what was asked (`grammar.askable`), which keeps small models from
     misspelling rare words. reads_slides: whether it was taught a slide's tokens. most_pictures: of a slide in one
     prompt, as far as the processor takes them. pads: whether prompts of different lengths are decoded together, filled
-    up on the left; for models that place tokens by their number, not by what they show (M-RoPE).
+    up on the left; for models that place tokens by their number, not by what they show (M-RoPE). fixed_tools: whether
+    the built-in tools are all that it was taught to call.
     """
 
     def __init__(
@@ -85,6 +87,7 @@ class TorchEngine:
         reads_slides: bool = False,
         most_pictures: int = MOST_PICTURES,
         pads: bool = False,
+        fixed_tools: bool = False,
     ) -> None:
         if not chat_template(processor):
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
@@ -92,6 +95,7 @@ class TorchEngine:
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
         self.experts, self.copies = experts, copies
         self.reads_slides, self.most_pictures, self.pads = reads_slides, most_pictures, pads
+        self.fixed_tools = fixed_tools
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 

@@ -4,8 +4,8 @@ not.
 The rule. A sentence that states a measured thing (an amount, a share, a place on the picture, or that
 something is found, absent, covered or counted) is *measured*: every such statement in it must trace to a tool
 result of this answer, about the same structure, within the rounding it is written with; and it may state
-nothing else. Any other sentence is a *reading* of the picture by the model: it carries no evidence and is
-marked so. No model here.
+nothing else. A number of another package's tool must be named by its quantity too ("mean optical density"). Any
+other sentence is a *reading* of the picture by the model: it carries no evidence and is marked so. No model here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slidekick.copilot.answer import Claim, Evidence, Step
+from slidekick.copilot.answer import KINDS, Claim, Evidence, Step
 from slidekick.copilot.language import Quantity, clauses, place, places, quantities, sentences, shares, words
 
 _STATES_FINDING = re.compile(
@@ -127,7 +127,7 @@ def _check_clause(clause: str, facts: list[_Fact], topic: _Fact | None) -> tuple
             return [], "it does not say what it is about", None
         mentions = [_Mention(topic, 0, 0)]
     used: list[str] = []
-    for check in (_presence, _amounts, _shares, _places):
+    for check in (_presence, _amounts, _numbers_alone, _shares, _places):
         ids, trouble = check(clause, mentions)
         if trouble:
             return used, trouble, mentions[-1].fact
@@ -143,6 +143,8 @@ def _presence(clause: str, mentions: list[_Mention]) -> tuple[list[str], str]:
         name = fact.evidence[0].concept
         if not fact.known:
             return [], f"{name} was not looked for"
+        if not fact.presence:
+            continue  # nobody looked whether it is there: see `_numbers_alone`
         if fact.found == denied:
             return [], f"{name} was {'found' if fact.found else 'not found'}"
         used += fact.presence
@@ -155,11 +157,24 @@ def _amounts(clause: str, mentions: list[_Mention]) -> tuple[list[str], str]:
         fact = _owner(quantity, clause, mentions)
         if quantity.value == 0 and not fact.found:
             continue  # "0 glands" of what was not found: the presence check has passed it
-        backing = [item.id for item in fact.evidence if _backs(item, quantity)]
+        named = _quantity_named(fact, clause)
+        backing = [item.id for item in fact.evidence if _backs(item, quantity, named)]
         if not backing:
             return [], f"{quantity.text} is not what was measured{_measured(fact, quantity)}"
         used += backing
     return used, ""
+
+
+def _numbers_alone(clause: str, mentions: list[_Mention]) -> tuple[list[str], str]:
+    """Of what was not looked for but measured otherwise, a clause may state the numbers and not that it is there."""
+    owners = [_owner(quantity, clause, mentions) for quantity in quantities(clause)]
+    for fact in (mention.fact for mention in mentions if not mention.fact.presence):
+        name = fact.evidence[0].concept
+        if _NEUTRAL.issuperset(words(name)):
+            continue  # "of the picture" states nothing by itself
+        if _NEGATION.search(clause) or not any(owner is fact for owner in owners):
+            return [], f"whether {name} is there was not measured"
+    return [], ""
 
 
 def _shares(clause: str, mentions: list[_Mention]) -> tuple[list[str], str]:
@@ -192,9 +207,21 @@ def _check_unknown(sentence: str, facts: list[_Fact]) -> tuple[list[str], str]:
     return (fact.presence, "") if not stray else ([], f"{', '.join(stray)}: not what the tool reported")
 
 
-def _backs(item: Evidence, quantity: Quantity) -> bool:
+def _quantity_named(fact: _Fact, clause: str) -> str:
+    """Which quantity of another package's tool a clause names; "" for none, and where it names several."""
+    said = set(words(clause))
+    named = {item.kind: set(words(item.kind)) for item in fact.evidence if item.kind not in KINDS}
+    named = {kind: own for kind, own in named.items() if own <= said}
+    longest = [kind for kind, own in named.items() if not any(own < other for other in named.values())]
+    return longest[0] if len(longest) == 1 else ""
+
+
+def _backs(item: Evidence, quantity: Quantity, named: str = "") -> bool:
+    """named: the quantity that the clause names, as another package's tool calls it."""
     if item.value is None or not item.found:
         return False
+    if item.kind not in KINDS:
+        return item.kind == named and quantity.unit == item.unit and quantity.fits(item.value)
     if quantity.unit in ("um2", "mm2"):
         scale = 1e-6 if quantity.unit == "mm2" else 1.0
         return item.kind == "area" and item.unit == "um2" and quantity.fits(item.value * scale)
@@ -236,7 +263,8 @@ def _facts(steps: Sequence[Step], evidence: Sequence[Evidence]) -> list[_Fact]:
     for concept, items in by_concept.items():
         ids = {item.step for item in items}
         its_steps = [step for step in steps if step.id in ids]
-        spoken = [concept, *(str(step.arguments.get("concept", "")) for step in its_steps)]
+        looked = [step for step in its_steps if "found" in step.result]
+        spoken = [concept, *(str(step.arguments.get("concept", "")) for step in looked)]
         results = [step.result for step in its_steps]
         facts.append(
             _Fact(
@@ -272,4 +300,6 @@ def _stray_words(clause: str, mentions: list[_Mention]) -> list[str]:
     for part in (*mentions, *quantities(clause), *shares(clause), *places(clause)):
         rest[part.start : part.end] = " " * (part.end - part.start)
     strays = re.findall(r"[^\W\d_]+(?:['’][^\W\d_]+)?", "".join(rest))
-    return [word for word in strays if words(word)[0] not in _NEUTRAL and word.lower() not in _NEUTRAL]
+    kinds = {item.kind for mention in mentions for item in mention.fact.evidence if item.kind not in KINDS}
+    named = {word for kind in kinds for word in words(kind)}
+    return [word for word in strays if words(word)[0] not in _NEUTRAL | named and word.lower() not in _NEUTRAL]

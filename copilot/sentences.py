@@ -5,6 +5,7 @@ mini is taught these sentences; where a model's own words are not backed by what
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from slidekick.copilot.answer import Step
@@ -13,16 +14,19 @@ from slidekick.grounding import measure
 from slidekick.grounding.finding import PICTURE
 
 THE_PICTURE = f"the {PICTURE}"
+LEAST = 5e-7  # numbers below it are told as 0: six decimals are the most that a sentence has room for
 
 
 def measured_text(steps: Sequence[Step], yes_no: bool) -> str:
-    """A sentence for each call that looked for something, in their order; yes_no: whether a yes or no is asked for.
+    """A sentence for each call that looked for something or measured, in their order; yes_no: whether a yes or no is
+    asked for.
 
     "" where no call did, such as one that failed.
     """
     said = []
     for step in steps:
         word = str(step.arguments.get("concept", ""))
+        said += quantity_sentences(step.result)
         if "found" not in step.result:
             continue
         if step.name == "segment":
@@ -78,6 +82,24 @@ def missing_sentence(argument: str, result: dict) -> str | None:
 def covers_sentence(argument: str, result: dict) -> str:
     """The area of what was found."""
     return f"{capital(argument)} cover{'' if is_plural(argument) else 's'} {result['area']} of {_whole(result)}."
+
+
+def quantity_sentences(result: dict) -> list[str]:
+    """What is said after a tool of another package: a sentence for each number that it gave (see `Measured`)."""
+    return [f"The {name} is {amount}." for name, amount in result.get("measured", {}).items()]
+
+
+def amounts_text(result: dict) -> str:
+    """The same in short: the one amount, or each with its name."""
+    measured = result["measured"]
+    return next(iter(measured.values())) if len(measured) == 1 else ", ".join(map(" ".join, measured.items()))
+
+
+def amount_text(value: float, unit: str) -> str:
+    """A number 0 or above with its unit, as the evidence check reads it: three digits or more, no exponent."""
+    decimals = 0 if value >= 100 or value < LEAST else min(6, 2 - math.floor(math.log10(value)))
+    spoken = {"": "", "%": "%", "1/mm2": " per mm2"}.get(unit, f" {unit}")
+    return f"{value:.{decimals}f}{spoken}"
 
 
 def _was(argument: str) -> str:

@@ -7,15 +7,17 @@ told as of these places and is never scaled up to the slide.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from slidekick.copilot.extra_tools import ExtraTool, Field
 from slidekick.copilot.pictures import Pictures, SlidePicture
 from slidekick.copilot.survey import Survey, meant
-from slidekick.copilot.tools import Toolbox, percent
+from slidekick.copilot.tools import NO_EXTRA, Toolbox, percent
 from slidekick.data.composed import tissue_cases
+from slidekick.data.errors import InputError
 from slidekick.data.layout import OTHER
 from slidekick.data.ontology import plain
 from slidekick.data.slide import Region, Roi
@@ -41,8 +43,10 @@ class Look:
 class SlideToolbox(Toolbox):
     """The tools over one slide; `roi` is its thumbnail, on which findings are drawn. looks: where it looked closer."""
 
-    def __init__(self, segmentor, survey: Survey, question: str = "") -> None:
-        super().__init__(segmentor, survey.thumbnail)
+    def __init__(
+        self, segmentor, survey: Survey, question: str = "", extra: Mapping[str, ExtraTool] = NO_EXTRA
+    ) -> None:
+        super().__init__(segmentor, survey.thumbnail, extra=extra)
         self.own_words = False  # nor do they tell tissue from picture and places
         self.survey, self.question = survey, question
         self.looks: list[Look] = []
@@ -127,6 +131,9 @@ class SlideToolbox(Toolbox):
         best = max(found, key=lambda one: one.presence)
         score = max((one.score for one in found if one.found), default=0.0)
         return Finding(best.concept, mask, score, best.presence, None, best.known, words, best.nearest, within=within)
+
+    def _field(self, name: str) -> Field:
+        raise InputError(f"{name} measures pictures, not whole slides; ask about a region of it")
 
     def _doubts(self, finding: Finding) -> tuple[str, ...]:
         if not meant(finding.prompt, self.survey.encoder):

@@ -1,9 +1,9 @@
 """The instruments the model may call: `segment`, `count` and `measure`, and what each call leaves behind.
 
-Each tool is a typed method whose docstring is its JSON schema. A call gives the model one compact result and
-the answer its evidence. What the model or the user typed is data here: it is checked, looked up and never
-run. A tool that fails answers with an error result, so that a conversation does not end on it. No model, no
-text generation.
+Each tool is a typed method whose docstring is its JSON schema; those of other packages come beside them
+(`extra_tools.py`). A call gives the model one compact result and the answer its evidence. What the model or the user
+typed is data here: it is checked, looked up and never run. A tool that fails answers with an error result, so that a
+conversation does not end on it. No model, no text generation.
 """
 
 from __future__ import annotations
@@ -13,19 +13,25 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from types import MappingProxyType
 
 import numpy as np
 
-from slidekick.copilot.answer import Evidence
+from slidekick.copilot.answer import Evidence, Step
+from slidekick.copilot.evidence import check_text
+from slidekick.copilot.extra_tools import ExtraTool, Field, Measured
+from slidekick.copilot.sentences import amount_text, quantity_sentences
 from slidekick.data.errors import SlidekickError
 from slidekick.data.slide import Roi
-from slidekick.grounding.finding import PICTURE, Finding, clipped, largest
+from slidekick.grounding.finding import PICTURE, REGION, Finding, clipped, largest
 from slidekick.grounding.measure import Measurement, measure
 
 MAX_CONCEPT = 48  # characters; the vocabulary's longest phrase has 27
 TOOL_NAMES = ("segment", "count", "measure")
 
 _LARGEST = re.compile(r"(?:the )?(?:largest|biggest) (.+)", re.IGNORECASE)  # in front of a concept: one object of it
+
+NO_EXTRA: Mapping[str, ExtraTool] = MappingProxyType({})
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +51,21 @@ class Toolbox:
 
     segmentor: anything with `segment(image, concepts, mpp=)` as in `slidekick.grounding.Segmentor`; None
     gives a box whose schemas can be read but whose tools cannot run. Each concept is looked for once and
-    remembered. within: bool (H, W), a region of the picture that alone is measured; None: all of it. own_words: whether
-    a model's words can tell what was looked at: they speak of the picture.
+    remembered. within: bool (H, W), a region of the picture that alone is measured; None: all of it. extra: tools of
+    other packages, by name. own_words: whether a model's words can tell what was looked at: they speak of the picture.
     """
 
-    def __init__(self, segmentor, roi: Roi | None, within: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        segmentor,
+        roi: Roi | None,
+        within: np.ndarray | None = None,
+        extra: Mapping[str, ExtraTool] = NO_EXTRA,
+    ) -> None:
         self.segmentor = segmentor
         self.roi = roi
         self.within = within
+        self.extra = extra
         self.own_words = within is None
         self._seen: dict[str, Finding] = {}
         self._made = 0
@@ -141,9 +154,11 @@ class Toolbox:
 
     def call(self, name: str, arguments: object, step: str) -> Outcome:
         """Run one call of the model's and keep what backs it. Never raises for what the model wrote."""
+        if isinstance(name, str) and name in self.extra:
+            return self._measured_by(self.extra[name], arguments, step)
         tool = self._tool(name)
         if tool is None:
-            return Outcome({"error": f"no tool named {name!r}; there are {', '.join(TOOL_NAMES)}"})
+            return Outcome({"error": f"no tool named {name!r}; there are {', '.join((*TOOL_NAMES, *self.extra))}"})
         complaint = _complaint(name, arguments)
         if complaint:
             return Outcome({"error": complaint})
@@ -161,6 +176,41 @@ class Toolbox:
         return Outcome(
             result, evidence, (finding,), (*_cautions(name, finding, concept, result), *self._doubts(finding))
         )
+
+    def _measured_by(self, tool: ExtraTool, arguments: object, step: str) -> Outcome:
+        """What another package's tool gives, with its evidence; an error where its sentences could not be checked."""
+        try:
+            measured = [self._here(one) for one in tool.measure(self._field(tool.name), arguments)]
+            result = {"measured": {one.name: amount_text(float(one.value), one.unit) for one in measured}}
+            evidence = tuple(self._number(one, step) for one in measured)
+            told = " ".join(quantity_sentences(result))
+            if reasons := check_text(told, [Step(step, tool.name, {}, result, 0.0)], evidence)[1]:
+                raise tool.plugin.wrong(f"{tool.name} names what it measures so that it cannot be told: {reasons[0]}")
+        except SlidekickError as error:
+            return Outcome({"error": str(error)}, warnings=(f"{tool.name} could not run: {error}",))
+        drawn = {one.of: Finding(one.of, one.mask, 1.0, 1.0, prompt=one.of) for one in measured if one.mask is not None}
+        return Outcome(result, evidence, tuple(drawn.values()))
+
+    def _field(self, name: str) -> Field:
+        """What another package's tool of this name looks at. Raises InputError where there is nothing for it."""
+        pixels = self.roi.pixels.view()
+        pixels.flags.writeable = False  # what is measured next is measured on the same pixels
+        within = np.ones(pixels.shape[:2], bool) if self.within is None else self.within.copy()
+        return Field(pixels, self.roi.mpp, within, self.finding)
+
+    def _here(self, measured: Measured) -> Measured:
+        """The same of the region, where only that was looked at."""
+        if self.within is None:
+            return measured
+        mask = None if measured.mask is None else measured.mask & self.within
+        return replace(measured, of=REGION if measured.of == PICTURE else measured.of, mask=mask)
+
+    def _number(self, one: Measured, step: str) -> Evidence:
+        from slidekick.grounding.export import to_rle
+
+        self._made += 1
+        rle = to_rle(one.mask) if one.mask is not None and one.mask.any() else None
+        return Evidence(f"e{self._made}", one.what, one.of, float(one.value), one.unit, True, step, rle)
 
     def _measured(self, finding: Finding) -> Measurement:
         return measure(finding, self.roi.mpp)

@@ -16,7 +16,7 @@ from slidekick.apps.serving import routes
 from slidekick.apps.serving.guard import LimitedBodies, error_json
 from slidekick.apps.serving.server import Refusal, Server
 from slidekick.apps.serving.work import Busy
-from slidekick.data.errors import InputError, SlidekickError, SourceError
+from slidekick.data.errors import InputError, PluginError, SlidekickError, SourceError
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 OPEN = ("/healthz", "/metrics")  # routes that ask for no key: they tell nothing of pictures or questions
@@ -96,7 +96,7 @@ def told_of(error: Exception) -> tuple[int, str, str, int]:
         return error.status_code, str(error.detail), bad, 0
     if isinstance(error, InputError):
         return 400, str(error), bad, 0
-    if isinstance(error, SourceError):
+    if isinstance(error, SourceError | PluginError):
         return 502, str(error), "upstream_error", 0
     log.error("a request failed", exc_info=error)
     return 500, "the server failed at this; its log tells more", "server_error", 0

@@ -7,9 +7,12 @@ import pytest
 import tifffile
 
 from slidekick.apps.cli import main
-from slidekick.apps.loading import LEAST_SLIDE_PX, is_slide, state_scale
+from slidekick.apps.loading import LEAST_SLIDE_PX, is_slide, load_copilot, state_scale
 from slidekick.apps.options import read_slide
+from slidekick.copilot import Copilot
 from slidekick.data.slide import open_slide
+from slidekick.grounding import Segmentor
+from slidekick.grounding.vocabulary import Vocabulary
 
 
 def written(path, side: int, levels: int, mpp: float | None = 0.5):
@@ -58,3 +61,23 @@ def test_a_scale_is_stated_where_the_file_has_none_and_only_there(tmp_path):
             assert state_scale(slide, 0.25) == (stated is None)
             assert slide.mpp == pytest.approx((told, told))
             assert not state_scale(slide, 0.75)
+
+
+def test_figures_are_made_without_what_other_packages_bring(install, monkeypatch):
+    code = """
+    from slidekick.grounding import Concept
+
+    class Ink:
+        concepts = (Concept("ink", "region", (), (0.5, 2.0), 1.0),)
+
+        def segment(self, image, concepts, *, mpp): ...
+
+    ink = Ink()
+    """
+    install("ink-finders", code, specialists={"ink": "ink"})
+    own = SimpleNamespace(vocabulary=Vocabulary([]))
+    monkeypatch.setattr(Segmentor, "from_pretrained", lambda folder: own)
+    monkeypatch.setattr(Copilot, "from_pretrained", lambda *given: given)
+    name, team, tools = load_copilot("mini")
+    assert (name, list(team.vocabulary.concepts), tools) == ("mini", ["ink"], None)
+    assert load_copilot("mini", extended=False) == ("mini", own, {})
