@@ -14,7 +14,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from slidekick.data.errors import OutputError
+from slidekick.data.errors import OutputError, PluginError
 from slidekick.data.files import cache_dir, check_writable
 
 IMPORTED = ("numpy", "PIL", "openslide", "torch", "torchvision", "transformers", "peft", "segment_anything")
@@ -30,7 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the checks; 1 where something is wrong that keeps the commands from working."""
     found = {"versions": versions(), "machine": machine(), "weights": weights()}
-    found["problems"] = problems(found)
+    found["plugins"], wrong = plugins()
+    found["problems"] = problems(found) + wrong
     found["notes"] = notes(found)
     print(json.dumps(found, indent=2) if args.json else as_text(found))
     return 1 if found["problems"] else 0
@@ -72,6 +73,35 @@ def weights() -> dict[str, bool]:
     }
 
 
+def plugins() -> tuple[list[dict], list[str]]:
+    """The tools and specialists of other packages that can be used, and a line, with the mend, for each that cannot."""
+    try:
+        return _plugins()
+    except Exception as error:  # what they rest on is broken; `problems` tells of what the commands need
+        return [], [f"tools and specialists of other packages cannot be looked for ({type(error).__name__}: {error})"]
+
+
+def _plugins() -> tuple[list[dict], list[str]]:
+    from slidekick.copilot.extra_tools import gather_tools
+    from slidekick.copilot.tools import TOOL_NAMES
+    from slidekick.grounding.card import read_card
+    from slidekick.grounding.segmentor import WEIGHTS
+    from slidekick.grounding.specialists import extended, gather_specialists
+
+    found, (specialists, errors), vocabulary = [], gather_specialists(), read_card(WEIGHTS)
+    for plugin in specialists.values():
+        try:
+            vocabulary = extended(vocabulary, [plugin])
+        except PluginError as error:
+            errors.append(error)
+            continue
+        concepts = [concept.name for concept in plugin.made.concepts]
+        found.append(_plugin("specialist", plugin) | {"concepts": concepts})
+    tools, wrong = gather_tools(TOOL_NAMES, vocabulary.words)
+    found += [_plugin("tool", tool.plugin) | {"asked_by": list(tool.plugin.made.asked_by)} for tool in tools.values()]
+    return found, [str(error) for error in (*errors, *wrong)]
+
+
 def problems(found: dict) -> list[str]:
     """One line, with the mend, for each thing that keeps the commands from working."""
     lines = [line for name in IMPORTED if (line := _import_problem(name))]
@@ -105,10 +135,15 @@ def as_text(found: dict) -> str:
     shown = found["machine"] | {f"{name} weights": there[here] for name, here in found["weights"].items()}
     rows = [(name, value or "not installed") for name, value in found["versions"].items()]
     rows += [(name.replace("_gb", " (GB)").replace("_", " "), value) for name, value in shown.items()]
+    rows += [(f"{one['kind']} {one['name']}", f"{one['package']} {one['version']}") for one in found["plugins"]]
     lines = [f"{name:<20} {'unknown' if value is None else value}" for name, value in rows]
     lines += [f"note: {line}" for line in found["notes"]]
     lines += [f"PROBLEM: {line}" for line in found["problems"]] or ["all is well"]
     return "\n".join(lines)
+
+
+def _plugin(kind: str, plugin) -> dict:
+    return {"kind": kind, "name": plugin.name, "package": plugin.package, "version": plugin.version}
 
 
 def _version(name: str) -> str | None:
