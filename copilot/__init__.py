@@ -13,10 +13,10 @@ _HOME = {
     "Evidence": "answer",
     "Field": "extra_tools",
     "Measured": "extra_tools",
-    "Report": "report",
+    "Report": "reports.report",
     "Step": "answer",
     "Tool": "extra_tools",
-    "draft_report": "report",
+    "draft_report": "reports.report",
     "find_masks": "copilot",
 }
 __all__ = list(_HOME)

@@ -1,6 +1,7 @@
 """What must hold of the code as a whole, whoever writes it. Import order between rooms is lint-imports' to hold."""
 
 import ast
+import importlib
 import re
 from pathlib import Path
 
@@ -132,3 +133,10 @@ def test_no_file_of_a_weights_folder_tells_where_it_was_made():
             if path.is_file() and path.suffix != ".safetensors":
                 found = absolute.search(path.read_bytes().replace(b"://", b""))
                 assert not found, f"{name_of(path)}: {found}"
+
+
+@pytest.mark.parametrize("room", [room for room in ROOMS if "exports(" in SOURCES[f"{room}/__init__.py"]])
+def test_every_public_name_is_where_its_room_says(room):
+    module = importlib.import_module(f"slidekick.{room}")
+    for name in module.__all__:
+        assert getattr(module, name) is not None, name
