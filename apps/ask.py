@@ -14,7 +14,7 @@ from pathlib import Path
 from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
 from slidekick.copilot.answer import KINDS, check_options, check_question
-from slidekick.copilot.sentences import amount_text
+from slidekick.copilot.language import amount_text
 from slidekick.data.files import check_writable, write_atomic
 
 

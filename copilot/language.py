@@ -6,6 +6,7 @@ say; here is only what it does say. English only.
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ SHARES = {
     "majority": (0.5, 1),
 }
 ABOUT = 0.05  # "about 200" may be said of anything within 5 %
+LEAST = 5e-7  # numbers below it are told as 0: six decimals are the most that a sentence has room for
 IRREGULAR = {
     "nuclei": "nucleus",
     "nucleoli": "nucleolus",
@@ -298,3 +300,10 @@ def _bound(hint: str | None) -> str:
     if said in ("less than", "fewer than", "under", "below", "at most", "up to", "<"):
         return "<"
     return "~" if said else "="
+
+
+def amount_text(value: float, unit: str) -> str:
+    """A number 0 or above with its unit, as the evidence check reads it: three digits or more, no exponent."""
+    decimals = 0 if value >= 100 or value < LEAST else min(6, 2 - math.floor(math.log10(value)))
+    spoken = {"": "", "%": "%", "1/mm2": " per mm2"}.get(unit, f" {unit}")
+    return f"{value:.{decimals}f}{spoken}"

@@ -5,7 +5,6 @@ mini is taught these sentences; where a model's own words are not backed by what
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from slidekick.copilot.answer import Step
@@ -14,7 +13,6 @@ from slidekick.grounding import measure
 from slidekick.grounding.finding import PICTURE
 
 THE_PICTURE = f"the {PICTURE}"
-LEAST = 5e-7  # numbers below it are told as 0: six decimals are the most that a sentence has room for
 
 
 def measured_text(steps: Sequence[Step], yes_no: bool) -> str:
@@ -93,13 +91,6 @@ def amounts_text(result: dict) -> str:
     """The same in short: the one amount, or each with its name."""
     measured = result["measured"]
     return next(iter(measured.values())) if len(measured) == 1 else ", ".join(map(" ".join, measured.items()))
-
-
-def amount_text(value: float, unit: str) -> str:
-    """A number 0 or above with its unit, as the evidence check reads it: three digits or more, no exponent."""
-    decimals = 0 if value >= 100 or value < LEAST else min(6, 2 - math.floor(math.log10(value)))
-    spoken = {"": "", "%": "%", "1/mm2": " per mm2"}.get(unit, f" {unit}")
-    return f"{value:.{decimals}f}{spoken}"
 
 
 def _was(argument: str) -> str:

@@ -20,7 +20,8 @@ import numpy as np
 from slidekick.copilot.answer import Evidence, Step
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.extra_tools import ExtraTool, Field, Measured
-from slidekick.copilot.sentences import amount_text, quantity_sentences
+from slidekick.copilot.language import amount_text
+from slidekick.copilot.sentences import quantity_sentences
 from slidekick.data.errors import SlidekickError
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import PICTURE, REGION, Finding, clipped, largest

@@ -137,7 +137,7 @@ def says(monkeypatch):
     """Makes the command line's copilot say one thing."""
 
     def make(line):
-        monkeypatch.setattr(slidekick.apps.evaluate, "load_copilot", lambda *_: Copilot(Says(line), Bright()))
+        monkeypatch.setattr(slidekick.apps.evaluate, "load_copilot", lambda *_, **__: Copilot(Says(line), Bright()))
 
     return make
 

@@ -110,6 +110,9 @@ def test_the_demo_writes_its_answers_a_report_and_an_overlay(tmp_path, capsys, m
         "overlay.png",
         "report.html",
         "report.json",
+        "report.md",
+        "report.docx",
+        "report.fhir.json",
     }
     answers = [json.loads((out / f"answer-{i}.json").read_text()) for i in (1, 2, 3, 4)]
     for answer in answers:
