@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
@@ -14,14 +13,12 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from slidekick.apps.serving import routes
 from slidekick.apps.serving.guard import LimitedBodies, error_json
-from slidekick.apps.serving.server import Refusal, Server
+from slidekick.apps.serving.server import Refusal, Server, told_of
 from slidekick.apps.serving.work import Busy
-from slidekick.data.errors import InputError, PluginError, SlidekickError, SourceError
+from slidekick.data.errors import SlidekickError
 
 POLICY = "default-src 'none'; frame-ancestors 'none'"  # of what is no page
 OPEN = ("/healthz", "/metrics")  # routes that ask for no key: they tell nothing of pictures or questions
-
-log = logging.getLogger(__name__)
 
 
 def build(server: Server) -> FastAPI:
@@ -79,24 +76,3 @@ async def _told(_: Request, error: Exception) -> JSONResponse:
     """An error as the caller is told of it."""
     status, message, kind, wait = told_of(error)
     return JSONResponse(error_json(message, kind), status, headers={"Retry-After": str(wait)} if wait else None)
-
-
-def told_of(error: Exception) -> tuple[int, str, str, int]:
-    """Status, message, OpenAI's type of an error, and seconds to wait; what is our own fault is told to the log."""
-    bad = "invalid_request_error"
-    if isinstance(error, Refusal):
-        return error.status, str(error), error.kind, error.wait_s
-    if isinstance(error, Busy):
-        return 429, str(error), "rate_limit_error", round(error.seconds)
-    if isinstance(error, RequestValidationError):
-        one = error.errors()[0]
-        place = ".".join(str(part) for part in one["loc"][1:]) or "body"
-        return 400, f"{place}: {one['msg']}"[:300], bad, 0
-    if isinstance(error, HTTPException):
-        return error.status_code, str(error.detail), bad, 0
-    if isinstance(error, InputError):
-        return 400, str(error), bad, 0
-    if isinstance(error, SourceError | PluginError):
-        return 502, str(error), "upstream_error", 0
-    log.error("a request failed", exc_info=error)
-    return 500, "the server failed at this; its log tells more", "server_error", 0

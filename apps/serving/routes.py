@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 
 import numpy as np
@@ -15,21 +14,20 @@ from slidekick.apps.serving import slides
 from slidekick.apps.serving.guard import error_json
 from slidekick.apps.serving.replies import Reply, sse
 from slidekick.apps.serving.requests import Completion, ImageUrl, SlidePart, template_messages
-from slidekick.apps.serving.server import Refusal, Server
+from slidekick.apps.serving.server import Refusal, Server, told_of
 from slidekick.copilot.answer import RESEARCH_USE, Answer, check_question
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.draft import Event, Wanted
 from slidekick.copilot.pictures import Pictures, Shown
 from slidekick.copilot.together import Making, spoken
 from slidekick.copilot.turn import Turn
-from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi
 
 DAY_S = 86_400
 BLANK = np.full((64, 64, 3), 255, np.uint8)  # stands where a conversation shows nothing, and is not looked at
 
 router = APIRouter()
-log = logging.getLogger(__name__)
 
 
 @router.get("/healthz")
@@ -143,9 +141,8 @@ async def _streamed(server: Server, events, reply: Reply, asked: Completion, tur
         if asked.stream_options and asked.stream_options.include_usage:
             yield sse(reply.counted(turns))
     except Exception as error:
-        log.warning("a stream ended early: %s", error)
-        known = isinstance(error, Refusal | SlidekickError)
-        yield sse(error_json(str(error) if known else "the server failed at this; its log tells more", "server_error"))
+        _, message, kind, _ = told_of(error)
+        yield sse(error_json(message, kind))
     yield sse("[DONE]")
 
 

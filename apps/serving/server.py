@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from fastapi import Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
 
 from slidekick.apps.serving.folders import Folders
 from slidekick.apps.serving.guard import Keys, Rates
 from slidekick.apps.serving.metrics import Metrics
 from slidekick.apps.serving.pictures import Eyes
 from slidekick.apps.serving.slides import Shelf
-from slidekick.apps.serving.work import ENDS, MOST_WAITING, Job, Worker
+from slidekick.apps.serving.work import ENDS, MOST_WAITING, Busy, Job, Worker
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.draft import Event
 from slidekick.copilot.together import Making
+from slidekick.data.errors import InputError, PluginError, SourceError
+
+log = logging.getLogger(__name__)
 
 LOOK_S = 1.0  # how often a waiting request looks whether its caller is still there
 
@@ -106,3 +112,24 @@ class Server:
         async for event in self.events(job, heard, request):
             last = event
         return last
+
+
+def told_of(error: Exception) -> tuple[int, str, str, int]:
+    """Status, message, OpenAI's type of an error, and seconds to wait; what is our own fault is told to the log."""
+    bad = "invalid_request_error"
+    if isinstance(error, Refusal):
+        return error.status, str(error), error.kind, error.wait_s
+    if isinstance(error, Busy):
+        return 429, str(error), "rate_limit_error", round(error.seconds)
+    if isinstance(error, RequestValidationError):
+        one = error.errors()[0]
+        place = ".".join(str(part) for part in one["loc"][1:]) or "body"
+        return 400, f"{place}: {one['msg']}"[:300], bad, 0
+    if isinstance(error, HTTPException):
+        return error.status_code, str(error.detail), bad, 0
+    if isinstance(error, InputError):
+        return 400, str(error), bad, 0
+    if isinstance(error, SourceError | PluginError):
+        return 502, str(error), "upstream_error", 0
+    log.error("a request failed", exc_info=error)
+    return 500, "the server failed at this; its log tells more", "server_error", 0
