@@ -14,6 +14,7 @@ from slidekick.data.slide import Roi
 from slidekick.grounding.annotations import from_geojson
 from slidekick.grounding.export import features_of
 from slidekick.grounding.finding import Finding
+from slidekick.grounding.outline import fill_window
 from slidekick.grounding.overlay import legend_text
 
 
@@ -67,29 +68,26 @@ class Layer:
         return head.tobytes() + owners.tobytes() + ends.tobytes() + points
 
     def at(self, x: float, y: float) -> dict | None:
-        """The smallest object around a place; None where there is none."""
-        inside: dict[int, int] = {}
-        areas: dict[int, float] = {}
+        """The smallest object around a place, to the pixel; None where there is none."""
+        near: dict[int, list[np.ndarray]] = {}
         for (number, ring), (low, high) in zip(self.rings, self._bounds, strict=True):
             if (low <= (x, y)).all() and ((x, y) <= high).all():
-                inside[number] = inside.get(number, 0) + crossings(ring, x, y)
-                areas[number] = max(areas.get(number, 0.0), float(np.prod(high - low)))
-        around = [number for number, crossed in inside.items() if crossed % 2]
-        return self.features[min(around, key=areas.get)] if around else None
+                near.setdefault(number, []).append(ring)
+        if not near:
+            return None
+        row, column = int(y), int(x)
+        pixel = slice(row, row + 1), slice(column, column + 1)
+        around = [number for number, rings in near.items() if fill_window(rings, pixel).any()]
+        return self.features[min(around, key=lambda one: max(map(_extent, near[one])))] if around else None
 
     @cached_property
     def _bounds(self) -> list[tuple[np.ndarray, np.ndarray]]:
         return [(ring.min(0), ring.max(0)) for _, ring in self.rings]
 
 
-def crossings(ring: np.ndarray, x: float, y: float) -> int:
-    """How often a ray from a place to the right crosses a closed ring (n, 2): an odd number where it lies inside."""
-    x0, y0 = ring.T.astype(float)
-    x1, y1 = np.roll(x0, -1), np.roll(y0, -1)
-    spans = (y0 > y) != (y1 > y)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        right = x < (x1 - x0) * (y - y0) / (y1 - y0) + x0
-    return int(np.count_nonzero(spans & right))
+def _extent(ring: np.ndarray) -> float:
+    """Area of the box around a ring."""
+    return float(np.prod(np.ptp(ring, axis=0)))
 
 
 def _polygons(geometry: dict) -> Sequence:

@@ -185,6 +185,12 @@ def test_layers_find_the_smallest_object_at_a_place(session):
     assert session.sheet.layers.at(14, 6) is None
 
 
+@pytest.mark.parametrize("place", [(float("nan"), 8), (float("inf"), 8), (-1e300, 1e300), (200, 150)])
+def test_there_is_nothing_at_places_without_an_object(session, place):
+    list(session.ask("How many nuclei are there?"))
+    assert session.sheet.layers.at(*place) is None
+
+
 def test_layers_are_packed_for_the_browser(session):
     ask(session)
     data = session.sheet.layers.by_concept["nucleus"].packed()
