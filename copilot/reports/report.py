@@ -159,18 +159,12 @@ def drafting(
         details=details,
         checklist=checklist or load_checklist(),
     )
-    height, width = roi.pixels.shape[:2]
-    region = roi.region
     return Report(
-        source=roi.source,
         form=worded.name,
         title=worded.title,
         text=text,
         drafted=text,
         details=details,
-        region=(region.x, region.y, region.width, region.height),
-        size=(width, height),
-        mpp=roi.mpp,
         reading=tuple(sentence for one in readings.values() for sentence in one.sentences),
         findings=tuple(said),
         elements=tuple(elements),
@@ -180,10 +174,22 @@ def drafting(
         steps=tuple(steps),
         warnings=_warnings([*read.values(), *measured], roi),
         versions=copilot.versions,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        image=_png(roi.pixels),
-        overlay=_png(_overlay(roi, findings)),
+        **_shown(roi, findings),
     )
+
+
+def _shown(roi: Roi, findings: Sequence[Finding]) -> dict:
+    """What a report tells of its picture."""
+    region, (height, width) = roi.region, roi.pixels.shape[:2]
+    return {
+        "source": roi.source,
+        "region": (region.x, region.y, region.width, region.height),
+        "size": (width, height),
+        "mpp": roi.mpp,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "image": _png(roi.pixels),
+        "overlay": _png(_overlay(roi, findings)),
+    }
 
 
 def to_dict(report: Report) -> dict:
