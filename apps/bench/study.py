@@ -45,7 +45,7 @@ class Arm:
 ALONE = {"experts": {"names": ["all"], "rank": 32, "alpha": 64}}  # a LoRA of four experts' size
 ARMS = {
     "sft": Arm(seeded=False, asked=tuple(QUESTIONS)),
-    "more": Arm("experts", "experts-more.yaml", asked=tuple(QUESTIONS)),
+    "more": Arm("experts", "experts-more.yaml"),
     "rl": Arm("grpo", "grpo.yaml", asked=tuple(QUESTIONS)),
     "generic": Arm("grpo", "grpo.yaml", {"rewards": "generic"}),
     "lora": Arm("experts", "experts.yaml", ALONE, seeded=False),
@@ -134,6 +134,7 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
     config = yaml.safe_load((Path(grpo.__file__).parent / "configs" / arm.config).read_text(encoding="utf-8"))
     config = changed(config, arm, seed, start)
     write_atomic(path := folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+    resumed = {"resumed": True} if any(folder.rglob("checkpoint-*")) else {}  # then minutes are of the last part alone
     begun = time.perf_counter(), time.process_time()
     if arm.what == "grpo":
         grpo.train_grpo(path, args.data, folder, resume=True)
@@ -143,7 +144,8 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
         grpo.copy_base(start, model)
         shutil.copytree(experts, model / "experts", dirs_exist_ok=True)
     clock, own = (now - then for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True))
-    write_atomic(folder / DONE, json.dumps({"clock": round(clock / 60, 1), "processors": round(own / 60, 1)}))
+    minutes = {"clock": round(clock / 60, 1), "processors": round(own / 60, 1)}
+    write_atomic(folder / DONE, json.dumps(minutes | resumed))
     return model
 
 
@@ -209,7 +211,10 @@ def as_text(told: dict) -> str:
     from slidekick.data.statistics import brief
 
     lines = [f"{name}: {', '.join(there)}" for name, there in told["runs"].items()]
-    lines += [f"{name}: {one['clock']} min, {one['processors']} of processors" for name, one in told["minutes"].items()]
+    lines += [
+        f"{name}: {one['clock']} min, {one['processors']} of processors{', after a break' if 'resumed' in one else ''}"
+        for name, one in told["minutes"].items()
+    ]
     for pair, kinds in told["pairs"].items():
         later, _, earlier = pair.split(" ", 2)
         lines.append(f"\n{pair:28}{earlier:>10}{later:>10}{'difference':>28}")

@@ -102,7 +102,7 @@ def _chat_panel() -> dict:
         elem_id="chat",
     )
     question = gr.Textbox(
-        placeholder="How many nuclei are there?",
+        placeholder="such as: How many nuclei are there?",
         label="Question",
         max_length=MAX_QUESTION,
         submit_btn="Ask",
