@@ -52,7 +52,7 @@ def draft(session, form: str, details: Mapping[str, str]) -> Iterator[str]:
         if event.kind == "asked":
             yield event.text
     found = [box.finding(fact.measurement.concept) for fact in made[0].facts]
-    sheet.layers.draw([one for one in found if one.found and not isinstance(box, SlideToolbox)], box)
+    sheet.layers.draw([one for one in found if one.found and not isinstance(box, SlideToolbox)], box, quiet=True)
     places = {item.id: placed(item.rle, box) for item in made[0].evidence if item.rle is not None}
     sheet.draft = Draft(made[0], places, sheet.layers.version)
     keep(sheet.draft, folder_of(session.place, number))

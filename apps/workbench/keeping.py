@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slidekick.apps.workbench import drafts
@@ -88,7 +88,7 @@ def _sheet_dict(sheet: Sheet) -> dict:
         "by_hand": sheet.by_hand,
         "version": sheet.layers.version,
         "layers": [
-            {"concept": one.concept, "told": one.told, "version": one.version}
+            {"concept": one.concept, "told": one.told, "version": one.version, "quiet": one.quiet}
             for one in sheet.layers.by_concept.values()
         ],
     }
@@ -97,12 +97,12 @@ def _sheet_dict(sheet: Sheet) -> dict:
 def _sheet_of(told: dict, place: Path, number: int) -> Sheet:
     layers = Layers(version=told["version"])
     for one in told["layers"]:
-        empty = Layer(one["concept"], one["told"], version=one["version"])
+        empty = Layer(one["concept"], one["told"], (), one["version"], one["quiet"])
         try:
             data = json.loads((place / _layer_file(number, empty)).read_text(encoding="utf-8"))
         except (OSError, ValueError):
             continue
-        layers.by_concept[empty.concept] = Layer(empty.concept, empty.told, tuple(data["features"]), empty.version)
+        layers.by_concept[empty.concept] = replace(empty, features=tuple(data["features"]))
     points = {concept: [tuple(one) for one in clicks] for concept, clicks in told["points"].items()}
     by_hand = [concept for concept in told["by_hand"] if concept in layers.by_concept]
     draft = drafts.restore(drafts.folder_of(place, number))

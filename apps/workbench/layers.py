@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -21,12 +21,13 @@ from slidekick.grounding.overlay import legend_text
 @dataclass(frozen=True)
 class Layer:
     """One concept on one slide. told: what was found, in words. features: QuPath's GeoJSON, in level-0 pixels, of one
-    object each; none where it was not found."""
+    object each; none where it was not found. quiet: nobody asked for it, so it is drawn when its box is ticked."""
 
     concept: str
     told: str
     features: tuple[dict, ...] = ()
     version: int = 0
+    quiet: bool = False
 
     @property
     def found(self) -> bool:
@@ -110,11 +111,13 @@ class Layers:
     by_concept: dict[str, Layer] = field(default_factory=dict)
     version: int = 0
 
-    def draw(self, findings: Sequence[Finding], box: Toolbox) -> None:
-        """Take findings, in place of earlier ones of the same concepts."""
+    def draw(self, findings: Sequence[Finding], box: Toolbox, quiet: bool = False) -> None:
+        """Take findings, in place of earlier ones of the same concepts. quiet: what was not drawn before stays so."""
         for finding in findings:
             self.version += 1
-            self.by_concept[finding.concept] = layer_of(finding, box, self.version)
+            known = self.by_concept.get(finding.concept)
+            still = quiet and (known is None or known.quiet)
+            self.by_concept[finding.concept] = replace(layer_of(finding, box, self.version), quiet=still)
 
     def at(self, x: float, y: float) -> tuple[Layer, dict] | None:
         """The layer and feature at a place, the latest layer first."""

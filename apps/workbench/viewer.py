@@ -169,6 +169,7 @@ def state(session: Session, correcting: str | None = None) -> dict:
                 "name": layer.concept,
                 "told": layer.told,
                 "found": layer.found,
+                "quiet": layer.quiet,
                 "colour": "#{:02x}{:02x}{:02x}".format(*colours[layer.concept]) if layer.found else None,
                 "number": number,
                 "version": layer.version,

@@ -222,7 +222,7 @@
         }
         const own = this.settings[one.name] || {};
         shown.push({
-          ...one, shapes: this.kept.get(address), shown: own.shown !== false, opacity: own.opacity ?? FILL,
+          ...one, shapes: this.kept.get(address), shown: own.shown ?? !one.quiet, opacity: own.opacity ?? FILL,
         });
       }
       this.overlay.show(shown);

@@ -37,6 +37,17 @@ def test_a_draft_says_what_it_asks_and_draws_what_it_found(session):
     assert "There are 2 nuclei." in sentences(session)
 
 
+def test_what_nobody_asked_for_is_drawn_when_it_is_wanted(bench, session):
+    draft(session)
+    layer = session.sheet.layers.by_concept["nucleus"]
+    assert layer.quiet
+    assert bench.sessions().get(session.name).sheet.layers.by_concept["nucleus"] == layer
+    list(session.ask("How many nuclei are there?"))
+    assert not session.sheet.layers.by_concept["nucleus"].quiet
+    draft(session)
+    assert not session.sheet.layers.by_concept["nucleus"].quiet
+
+
 def test_a_corrected_mask_is_what_is_told_of(session):
     session.correct("nucleus", 60, 60, True)
     draft(session)
