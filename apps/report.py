@@ -13,10 +13,9 @@ from pathlib import Path
 from slidekick.apps.ask import surveyed
 from slidekick.apps.loading import add_model, load_copilot, state_scale, tell
 from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
+from slidekick.copilot.reports.forms import FORMS
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, write_atomic
-
-FORMS = ("general", "biopsy", "synoptic", "cytology")  # as `slidekick.copilot.reports.forms`, whose import is slow
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from slidekick.copilot.draft import Event
 from slidekick.copilot.reports.edits import changes, edited
-from slidekick.copilot.reports.files import OVERLAY, PICTURE, from_dict, to_json
+from slidekick.copilot.reports.files import OVERLAY, PICTURE, read_kept, to_json
 from slidekick.copilot.reports.report import Report, drafting
 from slidekick.copilot.reports.words import as_html
 from slidekick.copilot.slide_tools import SlideToolbox
@@ -55,7 +55,10 @@ def draft(session, form: str, details: Mapping[str, str]) -> Iterator[str]:
     sheet.layers.draw([one for one in found if one.found and not isinstance(box, SlideToolbox)], box, quiet=True)
     places = {item.id: placed(item.rle, box) for item in made[0].evidence if item.rle is not None}
     sheet.draft = Draft(made[0], places, sheet.layers.version)
-    keep(sheet.draft, folder_of(session.place, number))
+    folder = folder_of(session.place, number)
+    for name, png in ((PICTURE, made[0].image), (OVERLAY, made[0].overlay)):
+        write_atomic(folder / name, png)
+    keep(sheet.draft, folder)
     session.keep()
 
 
@@ -116,9 +119,7 @@ def folder_of(place: Path, number: int) -> Path:
 
 
 def keep(known: Draft, folder: Path) -> None:
-    """Write a draft down; what was there stays whole until it is. Raises OutputError."""
-    for name, png in ((PICTURE, known.report.image), (OVERLAY, known.report.overlay)):
-        write_atomic(folder / name, png)
+    """Write a draft down, whose pictures are there; what was there stays whole until it is. Raises OutputError."""
     write_atomic(folder / PLACES, json.dumps({"places": known.places, "version": known.version}))
     write_atomic(folder / "report.json", to_json(known.report))
 
@@ -127,8 +128,7 @@ def restore(folder: Path) -> Draft | None:
     """The draft that was kept; None where there is none, or it is of another version."""
     try:
         told = json.loads((folder / PLACES).read_text(encoding="utf-8"))
-        image, overlay = ((folder / name).read_bytes() for name in (PICTURE, OVERLAY))
-        report = from_dict(json.loads((folder / "report.json").read_text(encoding="utf-8")), image, overlay)
+        report = read_kept(folder)
     except (OSError, ValueError, InputError):
         return None
     return Draft(report, {name: tuple(box) for name, box in told["places"].items()}, told["version"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from slidekick.copilot.answer import Evidence, Step
@@ -33,15 +33,15 @@ def to_json(report: Report) -> str:
 
 def to_markdown(report: Report) -> str:
     """The words, which may be edited and read back, and below them what was measured."""
-    rows = [f"| {' | '.join(row)} |" for row in _table(report)]
-    rows.insert(1, "|---" * len(_table(report)[0]) + "|")
+    head, *rest = _table(report)
+    rows = [f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest)]
     parts = [
         f"# {report.title}: {report.source or 'picture'}",
         f"*{report.status}. {report.notice}*",
         report.text.strip(),
     ]
     parts += [BELOW, "## Measurements", "\n".join(rows)]
-    for title, lines in (("Left out", report.left_out), ("Warnings", report.warnings), ("Limits", LIMITS)):
+    for title, lines in _notes(report):
         parts += [f"## {title}", "\n".join(f"- {' '.join(line.split())}" for line in lines)] if lines else []
     made = "; ".join(f"{name} {version}" for name, version in report.versions.items())
     return "\n\n".join([*parts, f"Made {report.created} with {made}"]) + "\n"
@@ -67,7 +67,7 @@ def to_docx(report: Report) -> bytes:
     for cells, row in [(table.rows[0].cells, head), *((table.add_row().cells, row) for row in rows)]:
         for cell, text in zip(cells, row, strict=True):
             cell.text = printable(text)
-    for title, lines in (("Left out", report.left_out), ("Warnings", report.warnings), ("Limits", LIMITS)):
+    for title, lines in _notes(report):
         if lines:
             document.add_heading(title, 2)
         for line in lines:
@@ -98,19 +98,26 @@ def read_report(folder: Path) -> Report:
 
     Raises InputError where a file is missing or is no report's.
     """
+    return edited(
+        read_kept(folder), words_of(_read(folder, lambda: (folder / "report.md").read_text(encoding="utf-8")))
+    )
+
+
+def read_kept(folder: Path) -> Report:
+    """The report of a folder's report.json and pictures, as they were written. Raises InputError as `read_report`."""
+    data = _read(folder, lambda: json.loads((folder / "report.json").read_text(encoding="utf-8")))
+    return from_dict(data, *(_read(folder, (folder / name).read_bytes) for name in (PICTURE, OVERLAY)))
+
+
+def _read(folder: Path, read: Callable):
+    """What a file of a report's folder holds. Raises InputError as `read_report`."""
     try:
-        report = from_dict(
-            json.loads((folder / "report.json").read_text(encoding="utf-8")),
-            *((folder / name).read_bytes() for name in (PICTURE, OVERLAY)),
-        )
-        text = (folder / "report.md").read_text(encoding="utf-8")
+        return read()
     except OSError as error:
-        raise InputError(
-            f"{error.filename}: {error.strerror}; give a folder that `slidekick report --out` wrote"
-        ) from error
+        told = f"{error.filename}: {error.strerror}; give a folder that `slidekick report --out` wrote"
+        raise InputError(told) from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{folder}: not a report's files ({type(error).__name__}); draft it anew") from error
-    return edited(report, words_of(text))
 
 
 def words_of(markdown: str) -> str:
@@ -151,6 +158,11 @@ def _of(kind, told: dict):
 def _fact(told: dict) -> Fact:
     colour = None if told["colour"] is None else tuple(told["colour"])
     return Fact(Measurement(**told["measurement"]), told["presence"], colour, tuple(told["evidence"]))
+
+
+def _notes(report: Report) -> tuple[tuple[str, Sequence[str]], ...]:
+    """What stands below the measurements: titles and lines."""
+    return ("Left out", report.left_out), ("Warnings", report.warnings), ("Limits", LIMITS)
 
 
 def _table(report: Report) -> list[list[str]]:

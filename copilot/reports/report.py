@@ -137,6 +137,7 @@ def drafting(
     of. Raises InputError as `Copilot.ask`, `load_form` and `check_details` do.
     """
     worded, details, slide = load_form(form), check_details(details), isinstance(picture, Survey)
+    checklist = checklist or load_checklist()
     if concepts is None:
         concepts = picture.encoder.plan.tissues if slide else list(copilot.segmentor.vocabulary.concepts)
     box = copilot.toolbox(picture) if box is None else box
@@ -157,7 +158,7 @@ def drafting(
         findings=tuple(said),
         elements=elements,
         details=details,
-        checklist=checklist or load_checklist(),
+        checklist=checklist,
     )
     return Report(
         form=worded.name,
@@ -226,9 +227,7 @@ def _facts(box: Toolbox, concepts: Sequence[str], findings: Sequence[Finding]):
     return sorted(facts, key=lambda fact: -fact.measurement.area_px), evidence, steps
 
 
-def _elements(
-    copilot: Copilot, picture: Roi | Survey, box: Toolbox, checklist: Checklist | None, facts: Sequence[Fact]
-):
+def _elements(copilot: Copilot, picture: Roi | Survey, box: Toolbox, checklist: Checklist, facts: Sequence[Fact]):
     """The checklist, gone through: what is a concept is measured, what a picture can tell is read."""
     known, of = known_words(copilot.segmentor), {fact.measurement.concept: fact for fact in facts}
 
@@ -245,7 +244,7 @@ def _elements(
         return answer.short, answer.confidence
 
     weighs = isinstance(picture, Roi) and hasattr(copilot.engine, "options")
-    return gone_through(checklist or load_checklist(), measured, chosen if weighs else None)
+    return gone_through(checklist, measured, chosen if weighs else None)
 
 
 def _questions(facts: Sequence[Fact]) -> list[str]:
