@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--concept",
         action="append",
         metavar="WORDS",
-        help="what to measure; may be given several times (default: all that the segmentor knows)",
+        help="what to measure; may be given several times (default: all that is known of that organ)",
     )
     parser.add_argument("--form", default="general", metavar="NAME", help=f"{', '.join(FORMS)} or a file (general)")
     parser.add_argument(

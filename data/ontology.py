@@ -19,7 +19,8 @@ class Term:
     """One name of the hierarchy.
 
     level: region, structure or cell. kind: "object" (counted) or "region". parents: the terms that it is a case of.
-    classes: what data sets call exactly this, besides its name and synonyms. organs: where alone it can be.
+    classes: what data sets call exactly this, besides its name and synonyms. organs: where alone it can be. reported:
+    organs in whose reports it is looked for unasked; all where empty.
     """
 
     name: str
@@ -29,6 +30,11 @@ class Term:
     synonyms: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     organs: tuple[str, ...] = ()
+    reported: tuple[str, ...] = ()
+
+    def belongs(self, organ: str) -> bool:
+        """Whether a report on `organ` (a person's words; "" where nobody said) looks for it unasked."""
+        return not self.reported or any(f" {one} " in f" {plain(organ)} " for one in self.reported)
 
 
 @dataclass(frozen=True)
@@ -81,7 +87,7 @@ def load_ontology() -> Ontology:
     import yaml
 
     written = yaml.safe_load(_FILE.read_text())
-    lists = ("parents", "synonyms", "classes", "organs")
+    lists = ("parents", "synonyms", "classes", "organs", "reported")
     terms = [
         Term(name, entry["level"], entry["kind"], **{key: tuple(entry.get(key, ())) for key in lists})
         for name, entry in written["terms"].items()

@@ -25,6 +25,7 @@ from slidekick.copilot.survey import Survey
 from slidekick.copilot.together import Making, alone, answered
 from slidekick.copilot.tools import Toolbox, compact_result, known_words
 from slidekick.copilot.turn import Turn
+from slidekick.data.ontology import load_ontology
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import Measurement, measure
@@ -131,15 +132,17 @@ def drafting(
     """Part of a making: measure every concept of a picture or a surveyed slide, ask a form's questions and of what was
     found, keep what is backed. Returns the report.
 
-    concepts: what to measure; where None the segmentor's whole vocabulary, or of a slide every tissue that can be told.
-    form: see `forms`. details: of `forms.DETAILS`, stated by the user. checklist: for a form that goes through one; a
-    short one where None. box: tools over the picture that hold findings of a person's, which are then measured and told
-    of. Raises InputError as `Copilot.ask`, `load_form` and `check_details` do.
+    concepts: what to measure; where None of a slide every tissue that can be told, of a picture all that the segmentor
+    knows, less what belongs to other organs than the one stated (`Term.reported`). form: see `forms`. details: of
+    `forms.DETAILS`, stated by the user. checklist: for a form that goes through one; a short one where None. box: tools
+    over the picture that hold findings of a person's, which are then measured and told of. Raises InputError as
+    `Copilot.ask`, `load_form` and `check_details` do.
     """
     worded, details, slide = load_form(form), check_details(details), isinstance(picture, Survey)
     checklist = checklist or load_checklist()
+    waiting = ()
     if concepts is None:
-        concepts = picture.encoder.plan.tissues if slide else list(copilot.segmentor.vocabulary.concepts)
+        concepts, waiting = (picture.encoder.plan.tissues, ()) if slide else _looked_for(copilot, details["organ"])
     box = copilot.toolbox(picture) if box is None else box
     roi = box.roi
     box.look_for(concepts)
@@ -173,10 +176,19 @@ def drafting(
         facts=tuple(facts),
         evidence=tuple(evidence),
         steps=tuple(steps),
-        warnings=_warnings([*read.values(), *measured], roi),
+        warnings=(*waiting, *_warnings([*read.values(), *measured], roi)),
         versions=copilot.versions,
         **_shown(roi, findings),
     )
+
+
+def _looked_for(copilot: Copilot, organ: str) -> tuple[list[str], tuple[str, ...]]:
+    """The concepts that a report on `organ` tells of, and, where none was stated, a warning of the others."""
+    known, terms = copilot.segmentor.vocabulary.concepts, load_ontology().terms
+    waiting = {name: terms[name].reported for name in known if name in terms and not terms[name].belongs(organ)}
+    told = ", ".join(f"{name} ({organs[0]})" for name, organs in waiting.items())
+    hint = f"no organ was stated, so these were not looked for: {told}; state it, or name what to measure"
+    return [name for name in known if name not in waiting], (hint,) if told and not organ else ()
 
 
 def _shown(roi: Roi, findings: Sequence[Finding]) -> dict:

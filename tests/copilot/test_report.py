@@ -3,6 +3,7 @@
 import json
 import re
 from html.parser import HTMLParser
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,3 +169,19 @@ def test_a_picture_with_nothing_in_it_still_makes_a_report(scripted, segmentor):
 )
 def test_numbers_are_written_for_people(value, unit, said):
     assert quantity(value, unit) == said
+
+
+def test_what_belongs_to_another_organ_waits_until_that_organ_is_stated(scripted, segmentor, roi):
+    segmentor.vocabulary = SimpleNamespace(concepts=dict.fromkeys(CONCEPTS))
+
+    def drafted(organ):
+        report = draft_report(Copilot(scripted(*LINES), segmentor), roi, details={"organ": organ})
+        return {fact.measurement.concept for fact in report.facts}, report.warnings
+
+    told, warnings = drafted("")
+    assert told == {"gland", "nucleus"}
+    assert any("glomerulus (kidney)" in warning for warning in warnings)
+    assert "glomerulus" in drafted("left kidney")[0]
+    told, warnings = drafted("Prostate")
+    assert "glomerulus" not in told
+    assert not any("no organ" in warning for warning in warnings)

@@ -104,3 +104,10 @@ def test_a_name_goes_by_its_own_spelling_and_not_by_parts_of_it():
     assert [term.name for term in ontology.of_class("Gland")] == ["gland"]
     assert [term.name for term in ontology.of_class("benign-gland")] == ["benign gland"]
     assert ontology.of_class("benign") == ()
+
+
+def test_a_grade_of_one_organ_is_looked_for_unasked_in_that_organ_alone():
+    terms = load_ontology().terms
+    told = {organ: terms["Gleason pattern 4"].belongs(organ) for organ in ("", "Brain", "Prostate, apex", "colon")}
+    assert told == {"": False, "Brain": False, "Prostate, apex": True, "colon": False}
+    assert all(terms["nucleus"].belongs(organ) for organ in told)
