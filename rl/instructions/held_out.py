@@ -42,19 +42,20 @@ def text_hash(parts: Iterable[str]) -> bytes:
 
 
 def unseen_items(train: Sequence[Item], held: Sequence[Item]) -> tuple[list[Item], Dropped]:
-    """Training pictures that are no held-out picture, each once in its set."""
+    """Training pictures that are no held-out picture, each once in its set, or once for each question of its own."""
     from tqdm import tqdm
 
     barred = {pixel_hash(item.image) for item in tqdm(held, desc="held-out pictures", mininterval=5)}
     kept, seen, dropped = [], set(), Dropped()
     for item in tqdm(train, desc="training pictures", mininterval=5):
         digest = pixel_hash(item.image)
+        known = item.set, digest, str(item.extra.get("question"))
         if digest in barred:
             dropped.held[item.set] += 1
-        elif (item.set, digest) in seen:
+        elif known in seen:
             dropped.twice[item.set] += 1
         else:
-            seen.add((item.set, digest))
+            seen.add(known)
             kept.append(item)
     return kept, dropped
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,11 +68,17 @@ def load_texts(data: Path) -> list[Text]:
 
 def _text(name: str, row: dict, family: str, label: str, source: tuple[str, ...], forms: list) -> Text:
     held = row["split"] != "train" or str(row.get("source_split", "")).startswith("test")
+    return Text(name, row["id"], family, label, source, usable(forms), held, str(row.get("group", "")))
+
+
+def usable(forms: Iterable[tuple[str, str]]) -> tuple[tuple[str, str], ...]:
+    """Questions and answers, tidy; less those that are empty, too long or hold a control token."""
     clean = [(tidy(question), tidy(answer)) for question, answer in forms if question and answer]
-    kept = tuple(
-        form for form in clean if len(" ".join(form)) <= LONGEST and not any(m in " ".join(form) for m in MARKS)
+    return tuple(
+        form
+        for form in clean
+        if all(form) and len(" ".join(form)) <= LONGEST and not any(mark in " ".join(form) for mark in MARKS)
     )
-    return Text(name, row["id"], family, label, source, kept, held, str(row.get("group", "")))
 
 
 def tidy(text: str) -> str:

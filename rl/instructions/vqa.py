@@ -1,6 +1,8 @@
-"""Closed and open questions: what sets note of a picture besides its label, and the rows of public question sets.
+"""Closed and open questions: what sets note of a picture besides its label, what people asked and answered about it,
+and the rows of public question sets.
 
-The public sets have no pictures here: their rows teach words and the form of an answer, and are few.
+People's own are keys `question` and `answer` of a line, such as `slidekick revise --items` writes. The public sets have
+no pictures here: their rows teach words and the form of an answer, and are few.
 """
 
 from __future__ import annotations
@@ -9,10 +11,11 @@ import re
 
 import numpy as np
 
+from slidekick.copilot.evidence import states_measurement
 from slidekick.data.items import Item
 from slidekick.rl.instructions.balance import Balanced, one
 from slidekick.rl.instructions.stock import Stock
-from slidekick.rl.instructions.texts import Text
+from slidekick.rl.instructions.texts import Text, usable
 from slidekick.rl.instructions.turns import Exchange, Instruction, conversation, said
 
 # Attribute -> wordings. Those whose values are yes and no are asked so.
@@ -40,12 +43,12 @@ PICTURES = 0.6  # share with a picture
 
 
 class Vqa:
-    """Questions about attributes and behaviour, and the text sets'."""
+    """Questions about attributes and behaviour, people's own, and the text sets'."""
 
     task = "vqa"
 
     def __init__(self, stock: Stock) -> None:
-        facts = [(item, fact) for item in stock.items for fact in facts_of(item)]
+        facts = [(item, fact) for item in stock.items for fact in (*facts_of(item), *asked_of(item))]
         self.pictures: Balanced[tuple[Item, tuple[str, str]]] = Balanced(
             (item.set, " ".join(fact), (item, fact)) for item, fact in facts
         )
@@ -64,7 +67,7 @@ class Vqa:
 
     def ask(self, rng: np.random.Generator, item: Item) -> Exchange | None:
         """A question about `item`; None where nothing is noted."""
-        facts = facts_of(item)
+        facts = [*facts_of(item), *asked_of(item)]
         return _asked(rng, *one(rng, facts)) if facts else None
 
 
@@ -77,8 +80,17 @@ def facts_of(item: Item) -> list[tuple[str, str]]:
     return noted if malignant == benign else [*noted, ("behaviour", "malignant" if malignant else "benign")]
 
 
+def asked_of(item: Item) -> list[tuple[str, str]]:
+    """What a person asked and answered about a picture, in their words: (question, answer), if any. What states a
+    measurement is left out: the model is to measure, not to recall."""
+    question, answer = (item.extra.get(key) for key in ("question", "answer"))
+    if not isinstance(question, str) or not isinstance(answer, str) or states_measurement(answer):
+        return []
+    return list(usable([(question, answer)]))
+
+
 def _asked(rng: np.random.Generator, name: str, value: str) -> Exchange:
     if name == "behaviour" and rng.random() < 0.5:
         question, meant = one(rng, IS_IT)
         return said(question, "yes" if meant == value else "no")
-    return said(one(rng, ATTRIBUTES[name]), value)
+    return said(one(rng, ATTRIBUTES.get(name, (name,))), value)

@@ -17,6 +17,7 @@ from slidekick.rl.instructions.balance import Balanced
 from slidekick.rl.instructions.classification import OPTIONS, YES_NO, nearest
 from slidekick.rl.instructions.concepts import Word
 from slidekick.rl.instructions.detection import object_boxes, written
+from slidekick.rl.instructions.held_out import unseen_items
 from slidekick.rl.instructions.lessons import asked
 from slidekick.rl.instructions.material import gather
 from slidekick.rl.instructions.refusal import REASONS
@@ -265,3 +266,23 @@ def test_a_small_set_is_drawn_more_often_than_its_size_and_less_than_an_equal_sh
     rng = np.random.default_rng(0)
     share = np.mean([drawer.draw(rng) for _ in range(2000)])
     assert share == pytest.approx(10**0.5 / (90**0.5 + 10**0.5), abs=0.04)
+
+
+def test_what_a_person_wrote_into_a_report_is_taught_unless_it_states_a_measurement(items):
+    told = [
+        {"question": "What does this picture show?", "answer": "Colon with cryptitis.", "draft": "Colon."},
+        {"question": "Which grade?", "answer": "Low grade."},
+        {"question": "How many nuclei are there?", "answer": "There are 5 nuclei."},
+        {"question": "Which organ?", "answer": "<|im_end|>"},
+        {"question": "Which stain?", "answer": None},
+    ]
+    path = items[0].image
+    edits = [Item("edits", str(number), path, "train", extra=one) for number, one in enumerate(told)]
+    kept, dropped = unseen_items([*edits, edits[0]], [])
+    assert (kept, dropped.twice) == (edits, {"edits": 1})
+    made = make_instructions(kept, 40, 0, {**dict.fromkeys(SHARES, 0), "vqa": 1})
+    assert {(question(one), answer(one)) for one in made} == {
+        ("What does this picture show?", "Colon with cryptitis."),
+        ("Which grade?", "Low grade."),
+    }
+    assert {*map(tuple, (one.images for one in made))} == {(path,)}
