@@ -20,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 
+from slidekick.apps.serving.running import address_of, taken
+
 QUESTIONS = ("How many nuclei are there?", "Is there a gland?", "What does this picture show?")
 PICTURES, SIDE = 24, 192  # px
-PORT = 8479
+PORTS = range(8479, 8579)  # of which the first free one is taken
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -66,14 +68,16 @@ def alone(folder: Path, names: Sequence[str]) -> dict[tuple[str, str], str]:
 
 def loaded(folder: Path, wanted: dict[tuple[str, str], str], clients: int, seconds: float) -> dict:
     """Figures of a server that clients ask for some time."""
-    command = [sys.executable, "-m", "slidekick.apps.cli", "serve", "--folder", str(folder), "--port", str(PORT)]
+    with taken("127.0.0.1", PORTS) as place:
+        address, port = address_of(place), place.getsockname()[1]
+    command = [sys.executable, "-m", "slidekick.apps.cli", "serve", "--folder", str(folder), "--port", str(port)]
     server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
     try:
-        _wait()
+        _wait(address)
         tallies = [Tally() for _ in range(clients)]
         until = time.monotonic() + seconds
         threads = [
-            threading.Thread(target=_asking, args=(number, folder.name, wanted, tally, until))
+            threading.Thread(target=_asking, args=(number, address, folder.name, wanted, tally, until))
             for number, tally in enumerate(tallies)
         ]
         for thread in threads:
@@ -98,11 +102,13 @@ class Tally:
         self.again = self.lost = self.other = 0
 
 
-def _asking(number: int, folder: str, wanted: dict[tuple[str, str], str], tally: Tally, until: float) -> None:
+def _asking(
+    number: int, address: str, folder: str, wanted: dict[tuple[str, str], str], tally: Tally, until: float
+) -> None:
     import httpx
 
     rng, keys = np.random.default_rng(number), list(wanted)
-    with httpx.Client(base_url=f"http://127.0.0.1:{PORT}", timeout=300) as client:
+    with httpx.Client(base_url=address, timeout=300) as client:
         while time.monotonic() < until:
             name, words = keys[rng.integers(len(keys))]
             content = [{"type": "slide", "slide": {"name": f"{folder}/{name}"}}, {"type": "text", "text": words}]
@@ -139,12 +145,12 @@ def _summed(tallies: Sequence[Tally], memory: Sequence[float], seconds: float) -
     }
 
 
-def _wait() -> None:
+def _wait(address: str) -> None:
     import httpx
 
     for _ in range(240):
         try:
-            if httpx.get(f"http://127.0.0.1:{PORT}/healthz").status_code == 200:
+            if httpx.get(f"{address}healthz").status_code == 200:
                 return
         except httpx.TransportError:
             pass

@@ -124,8 +124,9 @@ class Events:
     def __init__(self, sessions: Sessions) -> None:
         self.sessions = sessions
 
-    def seen(self, session: Session, correcting: str | None = None) -> tuple:
-        """What all of the page shows of a session, for `SHOWN`. correcting: the mask that clicks change."""
+    def seen(self, session: Session, correcting: str | None = None, words: bool = True) -> tuple:
+        """What all of the page shows of a session, for `SHOWN`. correcting: the mask that clicks change. words: whether
+        the report's editor is filled anew; else what was typed and not saved stays."""
         names = [f"{number + 1}  {sheet.name}" for number, sheet in enumerate(session.sheets)]
         area = session.sheet.area if session.sheets else None
         layers = session.sheet.layers.by_concept if session.sheets else {}
@@ -137,7 +138,7 @@ class Events:
             "" if area is None else ",".join(map(str, area.box)),
             gr.Dropdown(list(layers), value=chosen),
             gr.Accordion(open=not session.sheets),
-            *report_tab.seen(session),
+            *report_tab.seen(session, words),
         )
 
     def session(self, kept: object) -> Session:
@@ -158,7 +159,7 @@ class Events:
                 work(session, *values)
             except SlidekickError as error:
                 raise _told(error) from error
-            return self.seen(session)
+            return self.seen(session, words=work not in (_region, _undo, _clear))
 
         event.__name__ = work.__name__
         return event
@@ -200,7 +201,7 @@ class Events:
             _act(session, told, concept)
         except SlidekickError as error:
             raise _told(error) from error
-        return self.seen(session, concept)
+        return self.seen(session, concept, words=False)
 
     def draft(self, kept: str, *known) -> Iterator[tuple]:
         """Draft a report; streams what is being asked, then shows it all."""
@@ -215,7 +216,7 @@ class Events:
 
     def correcting(self, kept: str, concept: str | None) -> tuple:
         """Another mask is chosen."""
-        return self.seen(self.session(kept), concept)
+        return self.seen(self.session(kept), concept, words=False)
 
 
 def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:

@@ -51,13 +51,14 @@ def report_tab() -> dict:
     return parts
 
 
-def seen(session: Session) -> tuple:
-    """What the tab shows of a session, for `SHOWN`."""
+def seen(session: Session, edited: bool = True) -> tuple:
+    """What the tab shows of a session, for `SHOWN`. edited: fill the editor too."""
     sheet = session.sheet if session.sheets else None
     if sheet is None or sheet.draft is None:
         return "", "", "", gr.Accordion(visible=False)
     words = drafts.words_html(sheet, session.current)
-    return words, sheet.draft.report.text, links(session), gr.Accordion(visible=True)
+    text = sheet.draft.report.text if edited else gr.skip()
+    return words, text, links(session), gr.Accordion(visible=True) if edited else gr.skip()
 
 
 def links(session: Session) -> str:
