@@ -1,26 +1,21 @@
 """`slidekick report` and `slidekick revise`: forms, edited shapes, files, and what is told of mistakes."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from talking import DrawnSegmentor, KeywordEngine
 
 import slidekick.apps.report as command
 from slidekick.apps.cli import main
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.reports.forms import FORMS
 
-_spec = importlib.util.spec_from_file_location("talk_fixtures", Path(__file__).parent / "talk" / "conftest.py")
-talk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(talk)
-
 
 @pytest.fixture
 def picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "load_copilot", lambda *_: Copilot(talk.KeywordEngine(), talk.DrawnSegmentor()))
+    monkeypatch.setattr(command, "load_copilot", lambda *_: Copilot(KeywordEngine(), DrawnSegmentor()))
     file = tmp_path / "field.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(file)
     return file

@@ -5,11 +5,11 @@ import shutil
 
 import pytest
 
+from slidekick.apps.bench.page import BROWSERS
 from slidekick.apps.cli import main
 from slidekick.apps.vocabulary import as_text
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CARD = Vocabulary(
     [
         Concept(

@@ -1,9 +1,8 @@
-"""A server over the scripted copilot of the chat tests, asked in the same process."""
+"""A server over the scripted copilot, asked in the same process."""
 
 from __future__ import annotations
 
 import base64
-import importlib.util
 import io
 from pathlib import Path
 
@@ -11,16 +10,13 @@ import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
+from talking import DrawnSegmentor, KeywordEngine
 
 from slidekick.apps.serving.app import build
 from slidekick.apps.serving.folders import Folders
 from slidekick.apps.serving.guard import Keys
 from slidekick.apps.serving.server import Server, Settings
 from slidekick.copilot.copilot import Copilot
-
-_spec = importlib.util.spec_from_file_location("talk_fixtures", Path(__file__).parents[1] / "talk" / "conftest.py")
-talk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(talk)
 
 
 def uri_of(width: int = 40, height: int = 30, kind: str = "png") -> str:
@@ -52,7 +48,7 @@ def serve(opened):
     begun = []
 
     def start(engine=None, keys=None, **settings) -> TestClient:
-        copilot = Copilot(engine or talk.KeywordEngine(), talk.DrawnSegmentor())
+        copilot = Copilot(engine or KeywordEngine(), DrawnSegmentor())
         server = Server(copilot, Folders([opened]), Keys(keys or {}), Settings(**settings))
         client = TestClient(build(server), raise_server_exceptions=False)
         client.server = server
@@ -78,9 +74,9 @@ def asked():
 @pytest.fixture
 def speaker():
     """The scripted engine's class."""
-    return talk.KeywordEngine
+    return KeywordEngine
 
 
 @pytest.fixture
 def copilot() -> Copilot:
-    return Copilot(talk.KeywordEngine(), talk.DrawnSegmentor())
+    return Copilot(KeywordEngine(), DrawnSegmentor())

@@ -1,29 +1,32 @@
-"""A workbench over the scripted copilot of the command's tests, with two pictures in an opened folder."""
+"""A workbench over a scripted copilot, with two pictures in an opened folder; its page in a real browser."""
 
 from __future__ import annotations
 
-import importlib.util
+import shutil
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from browsing import loaded
 from PIL import Image
+from talking import DrawnSegmentor, KeywordEngine
 
+from slidekick.apps.bench.page import BROWSERS
 from slidekick.apps.serving.folders import Folders
 from slidekick.apps.serving.guard import Keys
+from slidekick.apps.serving.running import serving
 from slidekick.apps.serving.server import Server, Settings
 from slidekick.apps.workbench.session import Session, Sessions
 from slidekick.apps.workbench.store import Store
 from slidekick.copilot.copilot import Copilot
 from slidekick.grounding.finding import Finding
 
-_spec = importlib.util.spec_from_file_location("talk_fixtures", Path(__file__).parents[1] / "talk" / "conftest.py")
-talk = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(talk)
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
 
 
-class ClickedSegmentor(talk.DrawnSegmentor):
+class ClickedSegmentor(DrawnSegmentor):
     """The same; clicks add squares of 9 px where they say "belongs to it", and take away what they touch else."""
 
     def segment(self, image, concepts, *, mpp=None, points=None):
@@ -43,7 +46,7 @@ class ClickedSegmentor(talk.DrawnSegmentor):
 
 @pytest.fixture
 def copilot() -> Copilot:
-    return Copilot(talk.KeywordEngine(), ClickedSegmentor())
+    return Copilot(KeywordEngine(), ClickedSegmentor())
 
 
 @pytest.fixture
@@ -73,6 +76,16 @@ class Bench:
         self.begun.append(Server(self.copilot, Folders([self.opened]), Keys({}), Settings(body=10_000_000)))
         return Sessions(self.begun[-1], Store(self.root))
 
+    @contextmanager
+    def served(self):
+        """A workbench started anew, at the address given."""
+        pytest.importorskip("gradio")
+        from slidekick.apps.workbench.app import build_workbench
+
+        sessions = self.sessions()
+        with serving(build_workbench(sessions.server, sessions.store)) as address:
+            yield address
+
 
 @pytest.fixture
 def bench(copilot, opened, tmp_path):
@@ -92,3 +105,37 @@ def session(sessions) -> Session:
     made = sessions.begin()
     made.open("folder:case/a.png")
     return made
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser of this machine. Where there is none, what needs one is skipped loudly."""
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip("NO BROWSER: the workbench was not tested; install chromium")
+    with playwright.sync_playwright() as tool:
+        opened = tool.chromium.launch(executable_path=path, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def address(bench):
+    """Where the workbench answers."""
+    with bench.served() as place:
+        yield place
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, opened; `page.requests` holds what it fetched, `page.wrong` what its scripts complain of."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.requests, page.wrong = [], []
+    page.on("request", lambda request: page.requests.append(request.url))
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.goto(address)
+    loaded(page)
+    yield page
+    assert page.wrong == []
+    page.close()

@@ -1,18 +1,10 @@
 """axe-core finds nothing serious on the page (WCAG 2.2 A and AA): empty, answered, with a report; dark; narrow."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
+from browsing import WAIT_MS, answered, ask, loaded, open_file
 
-pytest.importorskip("gradio")
-pytest.importorskip("playwright.sync_api")
 axe = pytest.importorskip("axe_playwright_python.sync_playwright")
 
-_spec = importlib.util.spec_from_file_location("workbench_page", Path(__file__).with_name("test_page.py"))
-_page = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_page)
-browser, address, WAIT_MS = _page.browser, _page.address, _page.WAIT_MS
 RULES = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 SERIOUS = ("serious", "critical")
 
@@ -33,12 +25,12 @@ def serious(page):
 def test_nothing_serious_is_found(browser, address, look, width):
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=look)
     page.goto(address)
-    _page.loaded(page)
+    loaded(page)
     page.wait_for_timeout(500)
     found = {"empty": serious(page)}
-    _page.open_file(page, "case/a.png")
-    _page.ask(page, "How many nuclei are there?")
-    _page.answered(page)
+    open_file(page, "case/a.png")
+    ask(page, "How many nuclei are there?")
+    answered(page)
     found["answered"] = serious(page)
     page.get_by_role("tab", name="Report").click()
     page.locator("#draft").click()

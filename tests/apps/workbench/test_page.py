@@ -2,125 +2,12 @@
 
 import json
 import re
-import shutil
 import time
 
 import httpx
 import numpy as np
 import pytest
-
-gradio = pytest.importorskip("gradio")
-playwright = pytest.importorskip("playwright.sync_api")
-
-from slidekick.apps.serving.running import serving  # noqa: E402
-from slidekick.apps.workbench.app import build_workbench  # noqa: E402
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-WAIT_MS = 20_000
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip("NO BROWSER: the workbench was not tested; install chromium")
-    with playwright.sync_playwright() as tool:
-        opened = tool.chromium.launch(executable_path=path, args=FLAGS)
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def address(bench):
-    sessions = bench.sessions()
-    with serving(build_workbench(sessions.server, sessions.store)) as place:
-        yield place
-
-
-@pytest.fixture
-def page(browser, address):
-    """The page, opened; `page.requests` holds what it fetched, `page.wrong` what its scripts complain of."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1000})
-    page.requests, page.wrong = [], []
-    page.on("request", lambda request: page.requests.append(request.url))
-    page.on("pageerror", lambda error: page.wrong.append(str(error)))
-    page.goto(address)
-    loaded(page)
-    yield page
-    assert page.wrong == []
-    page.close()
-
-
-def loaded(page):
-    page.get_by_text("Research use only. Not for diagnosis.").wait_for(timeout=WAIT_MS)
-    page.wait_for_function("window.slidekick && localStorage['slidekick-session']", timeout=WAIT_MS)
-
-
-def settled(page, work):
-    """Do something that changes what the viewer shows, and wait until it does."""
-    before = page.evaluate("document.getElementById('viewer').dataset.ready || ''")
-    work()
-    page.wait_for_function(
-        "before => (document.getElementById('viewer').dataset.ready || '') !== before", arg=before, timeout=WAIT_MS
-    )
-
-
-def open_file(page, name):
-    """A file of the opened folder, by its name in the list."""
-
-    def choose():
-        field = page.locator("#file input").first
-        if not field.is_visible():
-            page.locator("#open button").first.click()
-        field.fill(name)
-        page.get_by_role("option", name=name).first.click()
-
-    settled(page, choose)
-    page.wait_for_function(
-        "(all => all.length && all.every(one => one.complete))([...document.querySelectorAll('.leaflet-tile')])",
-        timeout=WAIT_MS,
-    )
-    page.wait_for_timeout(300)
-
-
-def ask(page, question):
-    box = page.locator("#question textarea, #question input").first
-    box.fill(question)
-    box.press("Enter")
-
-
-def answered(page, text="There are 2 nuclei."):
-    page.locator("#chat").get_by_text(text).first.wait_for(timeout=WAIT_MS)
-    page.locator("#chat").get_by_text(re.compile("Evidence: |A reading, not measured")).last.wait_for(timeout=WAIT_MS)
-    page.wait_for_timeout(300)
-
-
-def colour_at(page, x, y):
-    """Mean colour of 3 x 3 px of the screen around a place of the slide (level-0 pixels)."""
-    import io
-
-    from PIL import Image
-
-    left, top = page.evaluate(
-        "([x, y]) => { const p = slidekick.map.latLngToContainerPoint([y, x]);"
-        "const box = document.getElementById('viewer').getBoundingClientRect(); return [p.x + box.x, p.y + box.y]; }",
-        [x, y],
-    )
-    shot = page.screenshot(clip={"x": left - 1, "y": top - 1, "width": 3, "height": 3})
-    return np.asarray(Image.open(io.BytesIO(shot)).convert("RGB"), float).mean((0, 1))
-
-
-def on_screen(page, x, y):
-    return page.evaluate(
-        "([x, y]) => { const p = slidekick.map.latLngToContainerPoint([y, x]);"
-        "const box = document.getElementById('viewer').getBoundingClientRect(); return [p.x + box.x, p.y + box.y]; }",
-        [x, y],
-    )
-
-
-def press(page, mode):
-    page.locator(f".viewer-tools [data-mode={mode}]").click()
+from browsing import WAIT_MS, answered, ask, colour_at, loaded, on_screen, open_file, press, settled
 
 
 def test_a_question_is_answered_with_step_evidence_and_mask_in_place(page):
@@ -206,8 +93,7 @@ def test_a_reload_and_a_restart_lose_nothing(page, bench, browser):
     answered(page)
     page.locator("#viewer-legend").get_by_text("nucleus: 2").wait_for(timeout=WAIT_MS)
     kept = page.evaluate("localStorage['slidekick-session']")
-    sessions = bench.sessions()
-    with serving(build_workbench(sessions.server, sessions.store)) as other:
+    with bench.served() as other:
         anew = browser.new_page()
         anew.goto(other)
         loaded(anew)

@@ -1,19 +1,12 @@
 """The report in a real browser: draft, follow a mark, edit, take away, bring shapes back, reload."""
 
-import importlib.util
 import io
 import json
 from pathlib import Path
 
+import browsing as _page
 import pytest
-
-pytest.importorskip("gradio")
-pytest.importorskip("playwright.sync_api")
-
-_spec = importlib.util.spec_from_file_location("workbench_page", Path(__file__).with_name("test_page.py"))
-_page = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_page)
-browser, address, page, WAIT_MS = _page.browser, _page.address, _page.page, _page.WAIT_MS
+from browsing import WAIT_MS
 
 
 def draft(page):
