@@ -5,27 +5,14 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from slide_files import LUNG_COLOURS, lung_items
 
 from slidekick.data.composed import compose_slides, draw_layout, load_cases, paint, truth
 from slidekick.data.errors import InputError
-from slidekick.data.items import Item
 from slidekick.data.layout import GLASS
 from slidekick.data.slide import open_slide
 
 SIZES = {"rows": (12, 16), "columns": (12, 16)}
-COLOURS = {"benign lung tissue": (200, 60, 60), "lung adenocarcinoma": (60, 160, 60)}
-THIRD = {"lung squamous cell carcinoma": (60, 60, 200)}
-
-
-def lung_items(folder, split="test") -> list[Item]:
-    """A picture of one colour for each of three tissues, grained as tissue is and ink is not."""
-    items, rng = [], np.random.default_rng(0)
-    for name, colour in (COLOURS | THIRD).items():
-        file = folder / f"{split}-{name}.png"
-        grain = np.repeat(np.repeat(rng.integers(-50, 51, (24, 32, 1)), 4, 0), 4, 1)
-        Image.fromarray(np.clip(np.array(colour) + grain, 0, 255).astype(np.uint8)).save(file)
-        items.append(Item("lc25000_lung", file.stem, file, split, label=name))
-    return items
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +54,7 @@ def test_both_readers_see_the_planned_tissue_in_its_place(lung, tmp_path, reader
     inked = [stroke for stroke in layout.strokes]
     for index, name in enumerate(layout.tissues):
         of_it = seen[inside & (layout.cells == index)]
-        strongest = np.argmax((COLOURS | THIRD)[name])
+        strongest = np.argmax(LUNG_COLOURS[name])
         assert (of_it.argmax(1) == strongest).mean() > (0.8 if inked else 0.95)
     glass = seen[layout.cells == GLASS]
     assert np.median(glass) > 225
@@ -75,7 +62,7 @@ def test_both_readers_see_the_planned_tissue_in_its_place(lung, tmp_path, reader
 
 def test_the_truth_lists_what_is_absent(composed):
     for row in rows_of(composed):
-        assert {*row["tissues"], *row["absent"]} == {*COLOURS, *THIRD}
+        assert {*row["tissues"], *row["absent"]} == {*LUNG_COLOURS}
         assert sum(one["share"] for one in row["tissues"].values()) == pytest.approx(1, abs=1e-3)
         for box in [*row["pieces"], *(box for one in row["tissues"].values() for box in one["boxes"])]:
             assert 0 <= box[0] < box[2] <= row["width"]
