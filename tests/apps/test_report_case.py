@@ -1,10 +1,10 @@
 """`slidekick report` on several slides of a case: one page, one JSON file."""
 
-import importlib.util
 import json
-from pathlib import Path
 
 import pytest
+from painted_slides import ColourTower, TumourEngine, paint_case, taught_encoder
+from scripted import DrawnSegmentor
 
 import slidekick.apps.report as command
 from slidekick.apps.cli import main
@@ -12,28 +12,22 @@ from slidekick.copilot import Copilot
 from slidekick.copilot.slide_reader import SlideReader
 
 
-def _beside(name: str):
-    path = Path(__file__).parents[1] / "copilot" / f"{name}.py"
-    spec = importlib.util.spec_from_file_location(f"copilot_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_slides, _cases = _beside("test_slides"), _beside("test_case_report")
-slide = _slides.slide
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """The file of a slide."""
+    return paint_case(tmp_path_factory.mktemp("slide"))
 
 
 @pytest.fixture
 def copilot(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path_factory.mktemp("cache")))
-    reader = SlideReader(_slides.ColourTower(), _slides.taught_encoder())
-    made = Copilot(_cases.Engine(), _cases._made.DrawnSegmentor(), reader=reader)
+    reader = SlideReader(ColourTower(), taught_encoder())
+    made = Copilot(TumourEngine(), DrawnSegmentor(), reader=reader)
     monkeypatch.setattr(command, "load_copilot", lambda *_: made)
 
 
 def test_one_page_and_one_json_are_written(copilot, slide, tmp_path, capsys):
-    files = [str(slide.path), str(slide.path)]
+    files = [str(slide), str(slide)]
     assert main(["report", *files, "--out", str(tmp_path / "out"), "--json"]) == 0
     data = json.loads(capsys.readouterr().out)
     assert data["schema"] == "slidekick.case-report/1"
@@ -46,5 +40,5 @@ def test_one_page_and_one_json_are_written(copilot, slide, tmp_path, capsys):
 
 
 def test_a_region_of_several_slides_is_told(slide, capsys):
-    assert main(["report", str(slide.path), str(slide.path), "--region", "0,0,100,100"]) == 2
+    assert main(["report", str(slide), str(slide), "--region", "0,0,100,100"]) == 2
     assert "--region is of one picture, and 2 are given" in capsys.readouterr().err

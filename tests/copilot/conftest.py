@@ -1,66 +1,20 @@
-"""A tiny random model with the real template, a scripted engine, and a segmentor that draws what it is told."""
+"""Tiny random models, a scripted engine, a segmentor that draws what it is told, a small picture, a painted slide."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from painted_slides import ColourTower, paint_case, taught_encoder
+from scripted import DrawnSegmentor, ScriptedEngine
+from tiny_models import KINDS, make_tiny, make_tokenizer
 
-from slidekick.copilot.engine import Turn
-from slidekick.data.slide import Region, Roi
-from slidekick.grounding.finding import Finding
-
-SENTENCES = (
-    'system user assistant tool Tools: segment(concept) count(concept) measure(concept) {"name": "arguments": '
-    "There are 212 nuclei. Yes: gland was found, in the upper left, covering 31% of the picture. concept"
-)
-
-
-def make_tokenizer(marks: str):
-    """Byte-level BPE over a few sentences. marks: "text" (SmolLM2's way), "added" or "special" (one token)."""
-    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=420,
-        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<empty_output>"],
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator([SENTENCES] * 4, trainer)
-    if marks != "text":
-        special = marks == "special"
-        tokenizer.add_tokens([AddedToken(m, special=special) for m in ("<tool_call>", "</tool_call>")])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|im_end|>",
-        unk_token="<|endoftext|>",
-    )
+from slidekick.copilot.slide_reader import SlideReader
+from slidekick.data.slide import Region, Roi, open_slide
 
 
 @pytest.fixture(scope="session", params=["text", "added", "special"])
 def tokenizer(request):
     return make_tokenizer(request.param)
-
-
-QWEN_TEMPLATE = """{% if tools %}<|im_start|>system
-{% for tool in tools %}{{ tool | tojson }}
-{% endfor %}<|im_end|>
-{% endif %}{% for m in messages %}<|im_start|>{{ m.role }}
-{% if m.content is string %}{{ m.content }}{% else %}{% for part in m.content %}{% if part.type == 'image' %}\
-<|vision_start|><|image_pad|><|vision_end|>{% else %}{{ part.text }}{% endif %}{% endfor %}{% endif %}\
-{% for call in m.tool_calls or [] %}<tool_call>
-{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
-</tool_call>{% endfor %}<|im_end|>
-{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant
-{% endif %}"""
-
-
-KINDS = ["mini's kind", "Qwen's kind"]
 
 
 @pytest.fixture(scope="session", params=KINDS)
@@ -73,150 +27,6 @@ def tiny(request):
 def own_tiny(request):
     """The same, for a module that changes the model."""
     return make_tiny(request.param)
-
-
-def make_tiny(kind: str):
-    made = tiny_fastvlm() if kind == "mini's kind" else tiny_qwen()
-    made[0].generation_config.eos_token_id = made[1].tokenizer.eos_token_id
-    return made
-
-
-def tiny_fastvlm():
-    import torch
-    from transformers import FastVlmConfig, FastVlmForConditionalGeneration, LlamaConfig
-
-    from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, make_processor
-
-    processor = make_processor(make_tokenizer("text"))
-    text = LlamaConfig(
-        vocab_size=len(processor.tokenizer) + 7,  # wider than the tokenizer, as real models' heads often are
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-    )
-    vision = {
-        "model_type": "timm_wrapper",
-        "architecture": "test_resnet",
-        "num_labels": 0,
-        "hidden_size": 96,
-        "do_pooling": False,
-        "model_args": {"global_pool": ""},
-    }
-    torch.manual_seed(3)
-    config = FastVlmConfig(
-        vision_config=vision,
-        text_config=text.to_dict(),
-        image_token_index=processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-        image_seq_length=(IMAGE_SIDE // PATCH) ** 2,
-        tie_word_embeddings=True,
-    )
-    return FastVlmForConditionalGeneration(config).eval(), processor
-
-
-def tiny_qwen():
-    import torch
-    from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
-
-    processor, tokens, text = _qwen_parts(QWEN_TEMPLATE)
-    torch.manual_seed(3)
-    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 32, "num_heads": 2, "mlp_ratio": 2}
-    config = Qwen2VLConfig(text_config=text, vision_config=vision, **tokens)
-    return Qwen2VLForConditionalGeneration(config).eval(), processor
-
-
-def tiny_qwen25():
-    """Qwen2.5-VL with its own chat template, which knows no tools; trl holds a copy, byte for byte."""
-    import torch
-    from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
-    from trl.chat_template_utils import qwen2_5_vl_chat_template
-
-    processor, tokens, text = _qwen_parts(qwen2_5_vl_chat_template)
-    torch.manual_seed(3)
-    vision = {"depth": 2, "hidden_size": 32, "out_hidden_size": 32, "num_heads": 2, "intermediate_size": 48}
-    config = Qwen2_5_VLConfig(
-        text_config=text, vision_config={**vision, "fullatt_block_indexes": [1], "window_size": 56}, **tokens
-    )
-    model = Qwen2_5_VLForConditionalGeneration(config).eval()
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    return model, processor
-
-
-def _qwen_parts(template: str):
-    """(processor, token ids of the configuration, text configuration) that the two Qwens share."""
-    from transformers import Qwen2VLProcessor
-    from transformers.models.qwen2_vl import Qwen2VLImageProcessor, Qwen2VLVideoProcessor
-
-    tokenizer = make_tokenizer("added")
-    marks = ["<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>"]
-    tokenizer.add_special_tokens({"additional_special_tokens": marks})
-    start, end, image, video = tokenizer.convert_tokens_to_ids(marks)
-    processor = Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(min_pixels=28 * 28, max_pixels=56 * 56),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(),
-        chat_template=template,
-    )
-    ends = {"bos_token_id": 1, "eos_token_id": 2}
-    text = {
-        "vocab_size": len(tokenizer) + 3,
-        "hidden_size": 32,
-        "intermediate_size": 48,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "num_key_value_heads": 1,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [2, 3, 3], "rope_theta": 1e4},
-    }
-    tokens = {"image_token_id": image, "video_token_id": video, "vision_start_token_id": start}
-    return processor, {**tokens, "vision_end_token_id": end, **ends}, {**text, **ends}
-
-
-class ScriptedEngine:
-    """Says the lines it is given, three letters at a time; notes what it was asked."""
-
-    name = "scripted"
-    history = 4
-    reads_slides = True
-
-    def __init__(self, *lines: str, complete: bool = True) -> None:
-        self.lines, self.complete = list(lines), complete
-        self.asked: list[dict] = []
-
-    def turn(self, messages, image, tools, *, calls=True):
-        self.asked.append({"messages": list(messages), "image": image, "tools": tools, "calls": calls})
-        line = self.lines[len(self.asked) - 1]
-        yield from (line[i : i + 3] for i in range(0, len(line), 3))
-        yield Turn(line, 0.9, self.complete)
-
-
-class DrawnSegmentor:
-    """Knows nucleus (3 objects, 300 px), gland (a region, upper left quarter), glomerulus (absent); counts calls."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-
-    def segment(self, image, concepts, *, mpp=None):
-        return [self._one(words, image.shape[:2]) for words in concepts]
-
-    def _one(self, words: str, shape: tuple[int, int]) -> Finding:
-        self.calls.append(words)
-        empty = np.zeros(shape, dtype=bool)
-        name = {"nuclei": "nucleus", "glands": "gland"}.get(words.lower(), words.lower())
-        if name == "broken":
-            raise RuntimeError("no such layer")
-        if name == "nucleus":
-            instances = np.zeros(shape, dtype=np.int32)
-            for i, x in enumerate((5, 40, 80), start=1):
-                instances[10:20, x : x + 10] = i
-            return Finding("nucleus", instances > 0, 0.9, 0.99, instances, prompt=words)
-        if name == "gland":
-            empty[: shape[0] // 2, : shape[1] // 2] = True
-            return Finding("gland", empty, 0.8, 0.95, prompt=words)
-        if name == "glomerulus":
-            return Finding("glomerulus", empty, 0.0, 0.02, prompt=words)
-        return Finding(words, empty, 0.0, 0.0, known=False, prompt=words, nearest="gland")
 
 
 @pytest.fixture
@@ -239,3 +49,20 @@ def bare_roi(roi):
 @pytest.fixture
 def scripted():
     return ScriptedEngine
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory):
+    """Tumour on the left third of the tissue, fat on the rest, glass around; 0.5 µm."""
+    with open_slide(paint_case(tmp_path_factory.mktemp("slide"))) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def reader():
+    return SlideReader(ColourTower(), taught_encoder())
+
+
+@pytest.fixture(scope="module")
+def survey(slide, reader):
+    return reader.survey(slide, keep=False)

@@ -5,19 +5,16 @@ from importlib import resources
 
 import jsonschema
 import pytest
+from scripted import call
 
 import slidekick.copilot
 from slidekick.copilot import Answer, Copilot
-from slidekick.copilot.grammar import ToolCall
 
 SCHEMA = json.loads((resources.files(slidekick.copilot) / "answer.schema.json").read_text())
 
 
 @pytest.fixture(params=["counted", "absent", "unknown", "reading", "slipped", "without scale"])
 def answer(request, segmentor, roi, bare_roi, scripted):
-    def call(name, concept):
-        return ToolCall(name, {"concept": concept}).to_text()
-
     lines = {
         "counted": [call("measure", "nucleus"), "There are 3 nuclei."],
         "absent": [call("segment", "glomerulus"), "No glomerulus was found in this picture."],

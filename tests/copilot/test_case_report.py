@@ -1,49 +1,23 @@
 """A case's report: what two painted slides say together, each sentence with its evidence, in one safe page."""
 
-import importlib.util
 import json
 import re
-from pathlib import Path
 
 import pytest
+from page_parts import Page
+from painted_slides import FAT, TUMOUR, TumourEngine
+from scripted import DrawnSegmentor
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.reports.case import case_dict, case_html, draft_case
-from slidekick.copilot.slide_reader import SlideReader
 from slidekick.data.errors import InputError
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(f"copilot_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_slides, _reports, _made = _beside("test_slides"), _beside("test_report"), _beside("conftest")
-slide = _slides.slide
-TUMOUR, FAT, CONCEPTS = _slides.TUMOUR, _slides.FAT, (_slides.TUMOUR, _slides.FAT, "stroma", "nucleus", "unicorn")
-
-
-@pytest.fixture(scope="module")
-def survey(slide):
-    return SlideReader(_slides.ColourTower(), _slides.taught_encoder()).survey(slide, keep=False)
-
-
-class Engine:
-    """Reads lung, and calls a tool for every other question."""
-
-    name, history, reads_slides = "fixed", 0, True
-
-    def turn(self, messages, image, tools, *, calls=True):
-        opening = "main tissue" in messages[0]["content"][-1]["text"]
-        yield Turn("lung" if opening else _slides.call("segment", TUMOUR) if len(messages) == 1 else "Yes.", 0.9)
+CONCEPTS = (TUMOUR, FAT, "stroma", "nucleus", "unicorn")
 
 
 @pytest.fixture(scope="module")
 def case(survey):
-    return draft_case(Copilot(Engine(), _made.DrawnSegmentor()), [survey, survey], CONCEPTS)
+    return draft_case(Copilot(TumourEngine(), DrawnSegmentor()), [survey, survey], CONCEPTS)
 
 
 def test_slides_are_told_together_the_most_tissue_first(case, survey):
@@ -71,7 +45,7 @@ def test_every_sentence_names_evidence_of_each_slide(case):
 
 def test_every_link_of_the_page_leads_to_one_place_on_it(case):
     html = case_html(case)
-    page = _reports.Page(html)
+    page = Page(html)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(ids) == len(set(ids))
     assert {link.removeprefix("#") for link in page.links} <= set(ids)

@@ -1,6 +1,5 @@
 """Models of the hub: their processor tells them of tools, whatever their own template does with them."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -8,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny_models import KINDS, make_tiny, tiny_qwen25
 
 from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.grammar import ToolCall
@@ -15,10 +15,6 @@ from slidekick.copilot.hub import Base, chat_template, load_hub, renders_tools, 
 from slidekick.copilot.mini import load_generalist
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError
-
-_spec = importlib.util.spec_from_file_location("copilot_conftest", Path(__file__).with_name("conftest.py"))
-_made = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_made)
 
 QUESTION = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many nuclei?"}]}
 CALL = {"type": "function", "function": {"name": "count", "arguments": {"concept": "nucleus"}}}
@@ -33,7 +29,7 @@ LLAVA = (
 
 @pytest.fixture(scope="module")
 def qwen():
-    return _made.tiny_qwen25()
+    return tiny_qwen25()
 
 
 def rendered(processor, messages, **options) -> str:
@@ -41,12 +37,12 @@ def rendered(processor, messages, **options) -> str:
 
 
 def test_a_template_that_drops_tools_is_told_from_one_that_writes_them():
-    own = _made.tiny_qwen25()[1]
+    own = tiny_qwen25()[1]
     assert not renders_tools(own, chat_template(own))
     assert "measure" not in rendered(own, [QUESTION])
     assert "nucleus" not in rendered(own, [QUESTION, ASKED, RESULT])
-    for kind in _made.KINDS:
-        processor = _made.make_tiny(kind)[1]
+    for kind in KINDS:
+        processor = make_tiny(kind)[1]
         before = chat_template(processor)
         assert renders_tools(processor, before)
         assert chat_template(tell_tools(processor)) == before
@@ -82,12 +78,12 @@ def test_a_system_message_stays_first_and_the_tools_follow_it(qwen):
 
 def test_without_tools_the_models_own_template_speaks(qwen):
     processor = tell_tools(qwen[1])
-    own = processor.apply_chat_template([QUESTION, SAID], chat_template=_made.tiny_qwen25()[1].chat_template)
+    own = processor.apply_chat_template([QUESTION, SAID], chat_template=tiny_qwen25()[1].chat_template)
     assert processor.apply_chat_template([QUESTION, SAID]) == own
 
 
 def test_templates_that_read_lists_of_parts_alone_are_served_too(qwen):
-    processor = _made.tiny_qwen25()[1]
+    processor = tiny_qwen25()[1]
     processor.chat_template = LLAVA
     text = rendered(tell_tools(processor), [QUESTION, ASKED, RESULT, SAID])
     call = ToolCall("count", {"concept": "nucleus"}).to_text()
@@ -99,7 +95,7 @@ def test_templates_that_read_lists_of_parts_alone_are_served_too(qwen):
 def test_published_templates_write_calls_as_the_grammar_does_whatever_they_did_before(name):
     import trl
 
-    processor = _made.tiny_qwen25()[1]
+    processor = tiny_qwen25()[1]
     processor.chat_template = (Path(trl.__file__).parent / "chat_templates" / f"{name}.jinja").read_text()
     text = rendered(tell_tools(processor), [{**QUESTION}, {**ASKED, "content": []}, RESULT, SAID])
     assert ToolCall("count", {"concept": "nucleus"}).to_text() in text
@@ -160,7 +156,7 @@ def test_a_base_is_read_with_its_defaults():
 
 def test_options_reach_the_processor_and_a_loaded_model_knows_tools(qwen, tmp_path):
     qwen[0].save_pretrained(tmp_path)
-    _made.tiny_qwen25()[1].save_pretrained(tmp_path)
+    tiny_qwen25()[1].save_pretrained(tmp_path)
     size = {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 2}
     _, processor = load_hub(Base(str(tmp_path), processor={"size": size}))
     assert dict(processor.image_processor.size) == size

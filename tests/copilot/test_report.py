@@ -2,14 +2,14 @@
 
 import json
 import re
-from html.parser import HTMLParser
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from page_parts import Page
+from scripted import call
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.reports.pages import to_html
 from slidekick.copilot.reports.report import draft_report, quantity, to_dict
 from slidekick.data.slide import Roi
@@ -17,10 +17,6 @@ from slidekick.data.slide import Roi
 CONCEPTS = ("nucleus", "gland", "glomerulus")
 OPENING = "What does this picture show?"
 NASTY = '<script>alert(1)</script>"><img src=x onerror=alert(1)>'
-
-
-def call(name, concept):
-    return ToolCall(name, {"concept": concept}).to_text()
 
 
 LINES = (
@@ -81,22 +77,6 @@ def test_the_reading_is_kept_apart_from_what_was_measured(report):
 def test_found_structures_come_first_and_only_they_have_a_colour(report):
     assert [fact.measurement.concept for fact in report.facts] == ["gland", "nucleus", "glomerulus"]
     assert [fact.colour is not None for fact in report.facts] == [True, True, False]
-
-
-class Page(HTMLParser):
-    def __init__(self, html):
-        super().__init__()
-        self.tags, self.ids, self.links, self.words = [], set(), set(), []
-        self.feed(html)
-
-    def handle_starttag(self, tag, attrs):
-        attrs = dict(attrs)
-        self.tags.append((tag, attrs))
-        self.ids |= {attrs["id"]} if "id" in attrs else set()
-        self.links |= {attrs["href"]} if "href" in attrs else set()
-
-    def handle_data(self, data):
-        self.words.append(data)
 
 
 def test_the_page_is_whole_in_itself_and_runs_no_script(report):

@@ -8,9 +8,9 @@ import re
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scripted import MEASURED, call
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.reports.edits import changes, edited, training_items
 from slidekick.copilot.reports.fhir import to_fhir
 from slidekick.copilot.reports.files import FILES, read_report, to_docx, to_json, to_markdown, words_of, write_report
@@ -19,19 +19,12 @@ from slidekick.copilot.reports.report import draft_report
 from slidekick.copilot.reports.words import as_html
 from slidekick.data.errors import InputError
 
-LINES = (
-    "The picture shows colon.",
-    ToolCall("segment", {"concept": "gland"}).to_text(),
-    "Gland was found, in the upper left, covering 25% of the picture.",
-    ToolCall("count", {"concept": "nucleus"}).to_text(),
-    "There are 3 nuclei.",
-)
 READ = "- The picture shows colon. (read, not measured; confidence 0.90)"
 
 
 @pytest.fixture
 def report(scripted, segmentor, roi):
-    return draft_report(Copilot(scripted(*LINES), segmentor), roi, ("nucleus", "gland"))
+    return draft_report(Copilot(scripted("The picture shows colon.", *MEASURED), segmentor), roi, ("nucleus", "gland"))
 
 
 def test_every_format_is_written_and_the_report_comes_back_the_same(report, tmp_path):
@@ -135,7 +128,7 @@ def test_the_fhir_report_holds_what_was_measured_in_ucum(report):
 
 
 def test_a_word_outside_the_vocabulary_is_absent_data_in_fhir(scripted, segmentor, roi):
-    lines = ("colon", ToolCall("segment", {"concept": "amyloid"}).to_text(), "no")
+    lines = ("colon", call("segment", "amyloid"), "no")
     told = to_fhir(draft_report(Copilot(scripted(*lines), segmentor), roi, ("amyloid",)))
     (one,) = (held for held in told["contained"] if held["resourceType"] == "Observation")
     assert "not in the segmentor's vocabulary" in one["dataAbsentReason"]["text"]

@@ -5,21 +5,15 @@ import re
 from pathlib import Path
 
 import pytest
+from scripted import MEASURED
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.reports.checklist import EXAMPLE, gone_through, load_checklist
 from slidekick.copilot.reports.forms import FORMS, check_details, load_form, tidy
 from slidekick.copilot.reports.report import draft_report
 from slidekick.data.errors import InputError
 
 CONCEPTS = ("nucleus", "gland")
-MEASURED = (
-    ToolCall("segment", {"concept": "gland"}).to_text(),
-    "Gland was found, in the upper left, covering 25% of the picture.",
-    ToolCall("count", {"concept": "nucleus"}).to_text(),
-    "There are 3 nuclei.",
-)
 HEAD = "---\ntitle: Mine\nquestions:\n  what: What is it?\n---\n"
 
 

@@ -1,30 +1,19 @@
 """A slide shown to models without slide tokens: its thumbnail and places at full size as pictures of one prompt."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from scripted import ScriptedEngine, call
+from slide_files import write_pyramid
+from tiny_models import make_tiny
 
 from slidekick.copilot import Copilot
 from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.messages import user_message
 from slidekick.copilot.pictures import ALONE, MOST_PICTURES, Pictures, PicturesRefused, SlidePicture, takes_several
-from slidekick.copilot.slide_reader import SlideReader
-from slidekick.copilot.slide_tools import PLACE_UM, SlideToolbox
+from slidekick.copilot.slide_tools import PLACE_UM, PLACES, SlideToolbox
 from slidekick.data.slide import Region, open_slide
 
-
-def _beside(name: str):
-    spec = importlib.util.spec_from_file_location(f"copilot_{name}", Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-_slides, _made = _beside("test_slides"), _beside("conftest")
-slide = _slides.slide  # tumour on the left third of the tissue, fat on the rest
 ONE_PICTURE = """{% for m in messages %}<|im_start|>{{ m.role }}
 {% if m.content is not string %}{% if m.content[0].type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>\
 {% endif %}{{ m.content[-1].text }}{% endif %}<|im_end|>
@@ -32,21 +21,11 @@ ONE_PICTURE = """{% for m in messages %}<|im_start|>{{ m.role }}
 
 
 @pytest.fixture(scope="module")
-def reader():
-    return SlideReader(_slides.ColourTower(), _slides.taught_encoder())
-
-
-@pytest.fixture(scope="module")
-def survey(slide, reader):
-    return reader.survey(slide, keep=False)
-
-
-@pytest.fixture(scope="module")
 def qwen():
-    return _made.make_tiny("Qwen's kind")
+    return make_tiny("Qwen's kind")
 
 
-class Plain(_made.ScriptedEngine):
+class Plain(ScriptedEngine):
     """Takes as many pictures as it says and reads no slides."""
 
     reads_slides = False
@@ -105,11 +84,11 @@ def test_a_model_is_shown_thumbnail_and_places_and_the_answer_lists_them(survey,
 
 
 def test_places_of_tools_stand_beside_those_shown_each_once(survey, segmentor):
-    engine = Plain(_slides.call("count", "nucleus"), "Many.")
+    engine = Plain(call("count", "nucleus"), "Many.")
     answer = Copilot(engine, segmentor).ask(survey, "How many nuclei are there?")
     shown = engine.asked[0]["image"].places
     assert answer.looked[: len(shown)] == shown
-    assert len(set(answer.looked)) == len(answer.looked) == _slides.PLACES
+    assert len(set(answer.looked)) == len(answer.looked) == PLACES
 
 
 def test_earlier_questions_come_behind_the_pictures(survey, segmentor):
@@ -133,7 +112,7 @@ def test_a_model_that_takes_one_picture_gets_the_thumbnail_with_a_warning(survey
 
 def test_a_slide_without_tissue_is_its_thumbnail(tmp_path, reader, segmentor):
     blank = np.full((2100, 2100, 3), 243, np.uint8)
-    with open_slide(_slides._files.write_pyramid(tmp_path / "blank.tif", blank, 2, 0.5)) as opened:
+    with open_slide(write_pyramid(tmp_path / "blank.tif", blank, 2, 0.5)) as opened:
         engine = Plain("Nothing.")
         answer = Copilot(engine, segmentor).ask(reader.survey(opened, keep=False), "What is shown?")
     assert len(engine.asked[0]["image"].pixels) == 1
@@ -161,7 +140,7 @@ def asked_with(question, captions):
 
 
 def test_whether_a_processor_takes_several_pictures_is_tried(qwen):
-    model, processor = _made.make_tiny("Qwen's kind")
+    model, processor = make_tiny("Qwen's kind")
     assert takes_several(processor)
     processor.chat_template = ONE_PICTURE
     assert not takes_several(processor)
@@ -177,7 +156,7 @@ def test_whether_a_processor_takes_several_pictures_is_tried(qwen):
 
 
 def test_a_model_that_reads_slides_is_shown_tokens_and_nothing_else(survey, segmentor):
-    model, processor = _made.make_tiny("mini's kind")
+    model, processor = make_tiny("mini's kind")
     engine = TorchEngine(model, processor, max_new_tokens=6, reads_slides=True)
     seen = []
     engine.encode = lambda messages, image, tools: (

@@ -1,6 +1,5 @@
 """Whole slides: two painted tissues surveyed, structures looked for in places, answers that tell which is which."""
 
-import importlib.util
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painted_slides import FAT, PLAN, TUMOUR, ColourTower, taught_encoder
+from scripted import call
+from slide_files import write_pyramid
 
 from slidekick.copilot import Answer, Copilot
 from slidekick.copilot.answer import Step
@@ -18,10 +20,9 @@ from slidekick.copilot.case import ask_case
 from slidekick.copilot.copilot import short_answer
 from slidekick.copilot.engine import SLIDE, SlidePicture, TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts
-from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.reports.pages import to_html
 from slidekick.copilot.reports.report import draft_report
-from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, SlidePlan, load_slide_encoder
+from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, load_slide_encoder
 from slidekick.copilot.slide_reader import SlideReader
 from slidekick.copilot.slide_tiles import TileTower, slide_tiles
 from slidekick.copilot.slide_tools import CLOSED, PLACE_UM, PLACES, STRANGE, SlideToolbox, mentioned
@@ -30,71 +31,6 @@ from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError
 from slidekick.data.layout import OTHER
 from slidekick.data.slide import Region, open_slide
-
-_spec = importlib.util.spec_from_file_location("slide_files", Path(__file__).parents[1] / "data" / "conftest.py")
-_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_files)
-
-TUMOUR, FAT = "lung adenocarcinoma", "adipose tissue"
-COLOURS = {TUMOUR: (150, 40, 150), FAT: (230, 120, 60)}
-PLAN = SlidePlan((TUMOUR, FAT, "stroma"), features=3, tokens=32, hidden=16, kinds={TUMOUR: ("tumour",), FAT: (FAT,)})
-
-
-class ColourTower:
-    """A tile is its mean colour; counts the tiles it was given."""
-
-    features, tokens, name = 3, 32, "colours"
-
-    def __init__(self) -> None:
-        self.seen = 0
-
-    def __call__(self, tiles: np.ndarray):
-        self.seen += len(tiles)
-        mean = tiles.mean((1, 2)).astype(np.float32) / 255
-        return mean, np.tile(mean[:, :1], (1, self.tokens))
-
-
-def taught_encoder() -> SlideEncoder:
-    """Knows the two colours, and a third that no slide here shows."""
-    torch.manual_seed(0)
-    encoder = SlideEncoder(PLAN)
-    colours = torch.tensor([*COLOURS.values(), (60, 90, 200)]).float() / 255
-    optimizer = torch.optim.Adam(encoder.parameters(), lr=0.01)
-    for _ in range(200):
-        kinds = torch.randint(3, (2,)).repeat_interleave(6)  # one of them on each half
-        features = colours[kinds] + 0.02 * torch.randn(12, 3)
-        places = torch.stack(torch.meshgrid(torch.arange(4.0), torch.arange(3.0), indexing="ij"), -1).reshape(-1, 2)
-        loss = torch.nn.functional.cross_entropy(encoder.tissues(features, places), kinds)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return encoder.eval()
-
-
-@pytest.fixture(scope="module")
-def slide(tmp_path_factory):
-    """Tumour on the left third of the tissue, fat on the rest, glass around; 0.5 µm."""
-    pixels = np.full((2600, 3600, 3), 244, np.uint8)
-    pixels[400:2200, 300:1300] = COLOURS[TUMOUR]
-    pixels[400:2200, 1300:3300] = COLOURS[FAT]
-    noise = np.random.default_rng(0).integers(-9, 10, (*pixels.shape[:2], 1))
-    pixels = np.clip(pixels + noise, 0, 255).astype(np.uint8)
-    with open_slide(_files.write_pyramid(tmp_path_factory.mktemp("slide") / "case.tif", pixels, 3, 0.5)) as opened:
-        yield opened
-
-
-@pytest.fixture(scope="module")
-def reader():
-    return SlideReader(ColourTower(), taught_encoder())
-
-
-@pytest.fixture(scope="module")
-def survey(slide, reader):
-    return reader.survey(slide, keep=False)
-
-
-def call(name, concept):
-    return ToolCall(name, {"concept": concept}).to_text()
 
 
 def test_a_tissue_has_its_share_and_its_place(survey):
@@ -244,7 +180,7 @@ def test_features_are_kept_by_the_files_content(slide, tmp_path, monkeypatch):
 
 def test_blank_glass_has_no_tissue_and_nothing_is_found(tmp_path, reader, segmentor, scripted):
     blank = np.full((2100, 2100, 3), 243, np.uint8)
-    with open_slide(_files.write_pyramid(tmp_path / "blank.tif", blank, 2, 0.5)) as opened:
+    with open_slide(write_pyramid(tmp_path / "blank.tif", blank, 2, 0.5)) as opened:
         survey = reader.survey(opened, keep=False)
         assert len(survey.tiles) == 0
         for tool, concept in (("segment", "tumour"), ("count", "nucleus")):
@@ -256,7 +192,7 @@ def test_blank_glass_has_no_tissue_and_nothing_is_found(tmp_path, reader, segmen
 def test_a_slide_without_scale_is_refused(tmp_path, reader):
     pixels = np.full((2100, 2100, 3), 200, np.uint8)
     with (
-        open_slide(_files.write_pyramid(tmp_path / "bare.tif", pixels, 2, None)) as opened,
+        open_slide(write_pyramid(tmp_path / "bare.tif", pixels, 2, None)) as opened,
         pytest.raises(InputError, match=r"bare.tif: no scale .*--mpp"),
     ):
         reader.survey(opened, keep=False)

@@ -1,20 +1,14 @@
 """Labelled pictures, a tokenizer of a few hundred words and a small random mini, so that training needs no download."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny_models import make_tokenizer, tiny_qwen25
 
 from slidekick.data.items import load_items
-
-_spec = importlib.util.spec_from_file_location(
-    "copilot_fixtures", Path(__file__).parents[1] / "copilot" / "conftest.py"
-)
-_copilot = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_copilot)
 
 
 @pytest.fixture(scope="session")
@@ -155,7 +149,7 @@ def rich(tmp_path_factory) -> Path:
 def processor():
     from slidekick.copilot.base import make_processor
 
-    return make_processor(_copilot.make_tokenizer("text"))
+    return make_processor(make_tokenizer("text"))
 
 
 @pytest.fixture
@@ -197,7 +191,7 @@ def make_model(processor, random_tower):
 @pytest.fixture(scope="session")
 def hub_folder(tmp_path_factory) -> Path:
     """A folder as the hub would give it: Qwen2.5-VL in small with random numbers, and its processor."""
-    model, processor = _copilot.tiny_qwen25()
+    model, processor = tiny_qwen25()
     folder = tmp_path_factory.mktemp("hub") / "tiny-qwen"
     model.save_pretrained(folder)
     processor.save_pretrained(folder)

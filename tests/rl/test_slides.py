@@ -1,9 +1,7 @@
 """Slides without pixels and with: bags against their plans, questions against the truth, training, figures."""
 
-import importlib.util
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,6 +9,8 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from painted_slides import ColourTower
+from slide_files import lung_items
 
 import slidekick.rl.slides
 from slidekick.copilot import Copilot
@@ -27,18 +27,6 @@ from slidekick.rl.slide_bags import GLASS_NAME, Bags, tissue_pools
 from slidekick.rl.slide_regions import region_items
 from slidekick.rl.slides import fitted, train_slides, train_tissues
 
-HERE = Path(__file__).parents[1]
-
-
-def _module(name: str, path: Path):
-    spec = importlib.util.spec_from_file_location(name, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-lung_items = _module("composed_tests", HERE / "data" / "test_composed.py").lung_items
-ColourTower = _module("slide_tests", HERE / "copilot" / "test_slides.py").ColourTower
 TISSUES = ("benign lung tissue", "lung adenocarcinoma", "lung squamous cell carcinoma")
 SIZES = {"rows": (12, 18), "columns": (12, 18)}
 
