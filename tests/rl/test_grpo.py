@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+from rewarding import LONG, Drawn
 from transformers import LogitsProcessor
 
 import slidekick.rl.grpo
@@ -21,12 +22,11 @@ from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
 from slidekick.copilot.messages import step_messages
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.errors import InputError
-from slidekick.grounding.finding import Finding
 from slidekick.rl.curriculum import Curriculum, Spread, advantages, varied
 from slidekick.rl.episodes import Episode
 from slidekick.rl.grpo import train_grpo
 from slidekick.rl.grpo_curves import draw
-from slidekick.rl.tasks import Rollout, Task, reward_functions
+from slidekick.rl.tasks import Rollout, reward_functions
 
 CONFIG = {
     "experts": {"train": ["first"], "router": False},
@@ -42,23 +42,6 @@ CONFIG = {
         "save_steps": 1, "disable_tqdm": True, "seed": 3,
     },
 }  # fmt: skip
-LONG = {
-    name: Task(name, None, lambda rollout, truth: rollout.text, lambda said, *_: {"score": len(said) % 6 / 5})
-    for name in ("classification", "closed_vqa")
-}  # a reward that the small model's noise differs in
-
-
-class Drawn:
-    """Finds a square; counts its looks."""
-
-    def __init__(self) -> None:
-        self.looks = 0
-
-    def segment(self, image, concepts, *, mpp=None):
-        self.looks += 1
-        mask = np.zeros(image.shape[:2], bool)
-        mask[:5, :5] = True
-        return [Finding(concept, mask, 0.9, 0.9, prompt=concept) for concept in concepts]
 
 
 @pytest.fixture

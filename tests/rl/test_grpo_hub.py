@@ -8,10 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import yaml
 from PIL import Image
+from rewarding import LONG, Drawn
 from safetensors.torch import load_file
 
 import slidekick.rl.grpo
@@ -20,7 +20,7 @@ from slidekick.copilot import Copilot
 from slidekick.data.errors import InputError
 from slidekick.rl.grpo import load_config, train_grpo
 from slidekick.rl.grpo_hub import Instruments
-from slidekick.rl.tasks import Task, reward_functions
+from slidekick.rl.tasks import reward_functions
 
 CONFIG = {
     "base": {"dtype": "float32", "processor": {"size": {"shortest_edge": 28 * 28, "longest_edge": 28 * 28 * 4}}},
@@ -36,21 +36,6 @@ CONFIG = {
 }  # fmt: skip
 
 RUNS = ("whole", "cut")
-LONG = {
-    name: Task(name, None, lambda rollout, truth: rollout.text, lambda said, *_: {"score": len(said) % 6 / 5})
-    for name in ("classification", "closed_vqa")
-}  # a reward that the small model's noise differs in
-
-
-class Drawn:
-    """Finds a square."""
-
-    def segment(self, image, concepts, *, mpp=None):
-        from slidekick.grounding.finding import Finding
-
-        mask = np.zeros(image.shape[:2], bool)
-        mask[:5, :5] = True
-        return [Finding(concept, mask, 0.9, 0.9, prompt=concept) for concept in concepts]
 
 
 @pytest.fixture
