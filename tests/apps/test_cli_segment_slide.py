@@ -1,21 +1,18 @@
 """`slidekick segment` on whole slides, with a segmentor that takes what is dark for nuclei."""
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
+from dark_segmentor import dark_segmentor
 from PIL import Image
 from scipy import ndimage
 
 import slidekick.data.slide
 from slidekick.apps.cli import main
 from slidekick.grounding import Segmentor, looking
-
-sys.path.append(str(Path(__file__).parents[1] / "grounding"))
-from dark_segmentor import dark_segmentor
 
 
 @pytest.fixture(autouse=True)
