@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -35,29 +37,45 @@ def build(server: Server) -> FastAPI:
     app.include_router(routes.router)
     app.add_middleware(LimitedBodies, most=server.settings.body)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(server.settings.hosts), www_redirect=False)
-    app.middleware("http")(_watched)
+    app.add_middleware(Watched)
     for kind in (Refusal, Busy, SlidekickError, RequestValidationError, HTTPException, Exception):
         app.add_exception_handler(kind, _told)
     return app
 
 
-async def _watched(request: Request, call_next):
-    """Ask for the key, hold the rate, count and time."""
-    state = request.app.state  # taken first: an application mounted below puts its own in this place
-    server: Server = state.server
-    loop = asyncio.get_running_loop()
-    begun = loop.time()
-    try:
-        _admitted(server, request)
-        response = await call_next(request)
-    except Refusal as refusal:
-        response = await _told(request, refusal)
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Content-Security-Policy", getattr(state, "policy", POLICY))
-    route = getattr(request.scope.get("route"), "path", "unknown")
-    server.metrics.requests.labels(route, str(response.status_code)).inc()
-    server.metrics.seconds.labels(route).observe(loop.time() - begun)
-    return response
+class Watched:
+    """ASGI: asks for the key, holds the rate, adds headers, counts and times. A caller who left before the answer began
+    is counted as 499."""
+
+    def __init__(self, app) -> None:
+        self.app = app
+
+    async def __call__(self, scope, receive, send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        state = scope["app"].state  # taken first: an application mounted below puts its own in this place
+        server, request, status, begun = state.server, Request(scope), 499, time.perf_counter()
+
+        async def told(message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Content-Security-Policy", getattr(state, "policy", POLICY))
+            await send(message)
+
+        try:
+            _admitted(server, request)
+        except Refusal as refusal:
+            await (await _told(request, refusal))(scope, receive, told)
+        else:
+            await self.app(scope, receive, told)
+        finally:
+            route = getattr(scope.get("route"), "path", "unknown")
+            server.metrics.requests.labels(route, str(status)).inc()
+            server.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
 
 
 def _admitted(server: Server, request: Request) -> None:

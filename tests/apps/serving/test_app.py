@@ -1,5 +1,6 @@
 """What is served beside completions, to whom, and what is kept from everybody else."""
 
+import asyncio
 import io
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from slidekick.apps.serving.app import Watched
 from slidekick.apps.serving.guard import Keys
 from slidekick.data.errors import InputError
 
@@ -189,3 +191,15 @@ def test_metrics_count_what_was_done(serve, asked):
     assert read["slidekick_tool_calls_total", "count"] == 1
     assert read["slidekick_waiting",] == 0
     assert read["slidekick_request_seconds_count", "/v1/chat/completions"] == 1
+
+
+def test_a_caller_who_left_before_the_answer_is_counted(serve):
+    client = serve()
+
+    async def silent(scope, receive, send):
+        """As Starlette ends when the caller is gone: nothing is sent."""
+
+    scope = {"type": "http", "app": client.app, "method": "GET", "path": "/healthz", "headers": [], "client": None}
+    asyncio.run(Watched(silent)(scope, None, None))
+    lines = client.get("/metrics").text.splitlines()
+    assert any('status="499"' in line and line.endswith(" 1.0") for line in lines)
