@@ -83,7 +83,7 @@ def test_answers_follow_the_public_schema_and_name_their_weights(counted):
 
 
 def test_the_report_lists_nuclei_found_and_the_glomerulus_absent(copilot, roi):
-    report = draft_report(copilot, roi)
+    report = draft_report(copilot, roi, details={"organ": "kidney"})
     found = {fact.measurement.concept: fact.measurement.found for fact in report.facts}
     assert found["nucleus"]
     assert not found["glomerulus"]

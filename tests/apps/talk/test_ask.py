@@ -81,7 +81,7 @@ def test_a_question_that_cannot_be_asked_is_one_line_and_exit_2(picture, tmp_pat
 
 def test_the_report_is_printed_and_written_as_page_and_json(picture, tmp_path, capsys):
     out = tmp_path / "out"
-    assert main(["report", str(picture), "--out", str(out), "--mpp", "0.5"]) == 0
+    assert main(["report", str(picture), "--out", str(out), "--mpp", "0.5", "--organ", "kidney"]) == 0
     printed = capsys.readouterr().out
     assert "There are 2 nuclei. [e" in printed
     assert "glomerulus: not found" in printed

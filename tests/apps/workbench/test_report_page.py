@@ -4,9 +4,8 @@ import io
 import json
 from pathlib import Path
 
-import browsing as _page
 import pytest
-from browsing import WAIT_MS
+from browsing import WAIT_MS, answered, ask, loaded, open_file, settled
 
 
 def draft(page):
@@ -22,7 +21,7 @@ def download(page, name):
 
 
 def test_a_report_is_drafted_followed_edited_taken_away_and_found_again(page, browser, address):
-    _page.open_file(page, "case/a.png")
+    open_file(page, "case/a.png")
     draft(page)
     page.locator("#report").get_by_text("Research use only").wait_for(timeout=WAIT_MS)
     before = page.evaluate("slidekick.map.getCenter().lat")
@@ -52,15 +51,26 @@ def test_a_report_is_drafted_followed_edited_taken_away_and_found_again(page, br
     assert item["answer"] == "There are 5 nuclei."
 
     page.reload()
-    _page.loaded(page)
+    loaded(page)
     page.get_by_role("tab", name="Report").click()
     page.locator("#report").get_by_text("Added by a person.").wait_for(timeout=WAIT_MS)
 
 
+def test_words_that_are_not_saved_stay_while_a_region_is_chosen(page):
+    open_file(page, "case/a.png")
+    draft(page)
+    page.locator("#editor button").first.click()
+    page.locator("#words textarea").fill("Words of mine.")
+    field = page.locator("#region textarea, #region input").first
+    field.fill("10,20,100,80")
+    settled(page, lambda: field.press("Enter"))
+    assert page.locator("#words textarea").input_value() == "Words of mine."
+
+
 def test_edited_shapes_come_back_through_the_page(page, tmp_path):
-    _page.open_file(page, "case/a.png")
-    _page.ask(page, "How many nuclei are there?")
-    _page.answered(page)
+    open_file(page, "case/a.png")
+    ask(page, "How many nuclei are there?")
+    answered(page)
     page.locator("#qupath button").first.click()
     with page.expect_download(timeout=WAIT_MS) as caught:
         page.locator("#export-shapes").click()
@@ -68,16 +78,16 @@ def test_edited_shapes_come_back_through_the_page(page, tmp_path):
     assert len(data["features"]) == 2
     file = tmp_path / "edited.geojson"
     file.write_text(json.dumps(data | {"features": data["features"][:1]}))
-    _page.settled(page, lambda: page.locator("#qupath input[type=file]").set_input_files(file))
+    settled(page, lambda: page.locator("#qupath input[type=file]").set_input_files(file))
     page.locator("#viewer-legend").get_by_text("nucleus: 1").wait_for(timeout=WAIT_MS)
-    _page.ask(page, "How many nuclei are there?")
-    _page.answered(page, "There is 1 nucleus.")
+    ask(page, "How many nuclei are there?")
+    answered(page, "There is 1 nucleus.")
 
 
 @pytest.mark.parametrize("name", ["secret", "report.exe", "..%2f..%2fsession.json", "items.jsonl"])
 def test_no_other_file_is_given_out(page, address, name):
     import httpx
 
-    _page.open_file(page, "case/a.png")
+    open_file(page, "case/a.png")
     base = page.evaluate("slidekick.state.base")
     assert httpx.get(f"{address.rstrip('/')}/{base}/report/{name}").status_code == 404
