@@ -6,6 +6,7 @@ Lines of labelled pictures, descriptions with measurements where the labels tell
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -37,6 +38,7 @@ class Reported:
         self.stock, self.family = stock, Report(stock)
         known = [(t.item, t.concept) for t in stock.truths.known.values() if t.mode != "absent"]
         self.measured: Balanced[tuple[Item, str]] = Balanced((i.set, concept, (i, concept)) for i, concept in known)
+        self.common = Counter(concept for _, concept in known)
         self.texts: Balanced[Text] = self.family.texts
         self.lines: Balanced[Item] = self.family.pictures
 
@@ -54,7 +56,7 @@ class Reported:
             item, concept = self.measured.draw(rng)
             there = self._there(item)
             if there or not self.lines:
-                return self._described(rng, item, there, concept)
+                return self._described(rng, item, there, max(there, key=self.common.__getitem__, default=concept))
         item = self.lines.draw(rng)
         question, answer = (text_of(message) for message in self.family.ask(rng, item))
         facts = [fact for fact in (known_organ(item), known_stain(item), item.label) if fact and says(answer, fact)]
@@ -67,11 +69,11 @@ class Reported:
         return {concept: result for concept, result in told.items() if result and result["found"]}
 
     def _described(self, rng: np.random.Generator, item: Item, there: Mapping[str, dict], concept: str) -> Row:
-        """`concept` is measured in the answer that is told; the question names none, so any that is there is right."""
+        """`concept` is measured in the answer that is told: the commonest that is there, which is learnt first. The
+        question names none, so any is right."""
         facts = [item.label] if item.label else [fact for fact in (known_organ(item), known_stain(item)) if fact]
         said = {one: measure_sentence(phrasings(one)[0].one, result) for one, result in there.items()}
         answers = [" ".join([*reading(item), sentence]) for sentence in said.values()]
-        concept = concept if concept in there else next(iter(there), concept)
         answer = " ".join([*reading(item), *([said[concept]] if said else [])]) or f"The picture shows {concept}."
         truth = _truth(answer, self._others(item), facts, there) | {
             "word": phrasings(concept)[0].one,
