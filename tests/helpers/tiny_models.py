@@ -57,20 +57,11 @@ def make_tiny(kind: str):
 
 def tiny_fastvlm():
     import torch
-    from transformers import FastVlmConfig, FastVlmForConditionalGeneration, LlamaConfig
+    from transformers import FastVlmForConditionalGeneration
 
-    from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, make_processor
+    from slidekick.copilot.base import make_processor
 
     processor = make_processor(make_tokenizer("text"))
-    text = LlamaConfig(
-        vocab_size=len(processor.tokenizer) + 7,  # wider than the tokenizer, as real models' heads often are
-        hidden_size=32,
-        intermediate_size=48,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=2048,
-    )
     vision = {
         "model_type": "timm_wrapper",
         "architecture": "test_resnet",
@@ -80,14 +71,33 @@ def tiny_fastvlm():
         "model_args": {"global_pool": ""},
     }
     torch.manual_seed(3)
-    config = FastVlmConfig(
+    width = len(processor.tokenizer) + 7  # wider than the tokenizer, as real models' heads often are
+    config = tiny_config(processor, vision, width)
+    return FastVlmForConditionalGeneration(config).eval(), processor
+
+
+def tiny_config(processor, vision, words: int):
+    """Of mini's kind: a tower, and a language model of two thin layers over so many words."""
+    from transformers import FastVlmConfig, LlamaConfig
+
+    from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH
+
+    text = LlamaConfig(
+        vocab_size=words,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=2048,
+    )
+    return FastVlmConfig(
         vision_config=vision,
         text_config=text.to_dict(),
         image_token_index=processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
         image_seq_length=(IMAGE_SIDE // PATCH) ** 2,
         tie_word_embeddings=True,
     )
-    return FastVlmForConditionalGeneration(config).eval(), processor
 
 
 def tiny_qwen():

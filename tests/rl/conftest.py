@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tiny_models import make_tokenizer, tiny_qwen25
+from tiny_models import make_tokenizer, tiny_config, tiny_qwen25
 
 from slidekick.data.items import load_items
 
@@ -156,30 +156,15 @@ def processor():
 def make_model(processor, random_tower):
     """Makes mini in small: the real tower at random, a language model of two thin layers; equal each time."""
     import torch
-    from transformers import FastVlmConfig, FastVlmForConditionalGeneration, LlamaConfig
+    from transformers import FastVlmForConditionalGeneration
 
-    from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, load_tower, vision_config
+    from slidekick.copilot.base import load_tower, vision_config
 
     def make(tower: Path | None = None):
         from safetensors.torch import load_file
 
         torch.manual_seed(3)
-        text = LlamaConfig(
-            vocab_size=len(processor.tokenizer),
-            hidden_size=32,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            num_key_value_heads=1,
-            max_position_embeddings=2048,
-        )
-        config = FastVlmConfig(
-            vision_config=vision_config(),
-            text_config=text.to_dict(),
-            image_token_index=processor.tokenizer.convert_tokens_to_ids(IMAGE_TOKEN),
-            image_seq_length=(IMAGE_SIDE // PATCH) ** 2,
-            tie_word_embeddings=True,
-        )
+        config = tiny_config(processor, vision_config(), len(processor.tokenizer))
         model = FastVlmForConditionalGeneration(config)
         state = {k: v for k, v in random_tower.items() if not k.startswith("classifier.")}
         load_tower(model, state if tower is None else load_file(tower))
