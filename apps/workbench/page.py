@@ -155,11 +155,12 @@ class Events:
 
         def event(kept: str, *values):
             session = self.session(kept)
+            before = report_tab.draft_of(session)
             try:
                 work(session, *values)
             except SlidekickError as error:
                 raise _told(error) from error
-            return self.seen(session, words=work not in (_region, _undo, _clear))
+            return self.seen(session, words=report_tab.draft_of(session) is not before)
 
         event.__name__ = work.__name__
         return event
@@ -197,11 +198,12 @@ class Events:
     def said(self, kept: str, told: str, concept: str | None) -> tuple:
         """What was drawn or clicked on the slide. concept: the mask that clicks change."""
         session = self.session(kept)
+        before = report_tab.draft_of(session)
         try:
             _act(session, told, concept)
         except SlidekickError as error:
             raise _told(error) from error
-        return self.seen(session, concept, words=False)
+        return self.seen(session, concept, words=report_tab.draft_of(session) is not before)
 
     def draft(self, kept: str, *known) -> Iterator[tuple]:
         """Draft a report; streams what is being asked, then shows it all."""

@@ -51,14 +51,18 @@ def report_tab() -> dict:
     return parts
 
 
-def seen(session: Session, edited: bool = True) -> tuple:
-    """What the tab shows of a session, for `SHOWN`. edited: fill the editor too."""
-    sheet = session.sheet if session.sheets else None
-    if sheet is None or sheet.draft is None:
+def draft_of(session: Session) -> drafts.Draft | None:
+    """The draft on the slide that is looked at; another one whenever its words are others."""
+    return session.sheet.draft if session.sheets else None
+
+
+def seen(session: Session, words: bool = True) -> tuple:
+    """What the tab shows of a session, for `SHOWN`. words: fill the editor too."""
+    draft = draft_of(session)
+    if draft is None:
         return "", "", "", gr.Accordion(visible=False)
-    words = drafts.words_html(sheet, session.current)
-    text = sheet.draft.report.text if edited else gr.skip()
-    return words, text, links(session), gr.Accordion(visible=True) if edited else gr.skip()
+    text = draft.report.text if words else gr.skip()
+    return drafts.words_html(session.sheet, session.current), text, links(session), gr.Accordion(visible=True)
 
 
 def links(session: Session) -> str:
