@@ -67,6 +67,21 @@ def test_words_that_are_not_saved_stay_while_a_region_is_chosen(page):
     assert page.locator("#words textarea").input_value() == "Words of mine."
 
 
+def test_a_mark_that_leads_to_another_slide_brings_its_words_into_the_editor(page):
+    open_file(page, "case/a.png")
+    ask(page, "How many nuclei are there?")
+    answered(page)
+    draft(page)
+    open_file(page, "case/b <b>.png")
+    page.get_by_role("tab", name="Conversation").click()
+    settled(page, lambda: page.locator("#chat a[href='#mark-0-e1']").click())
+    page.get_by_role("tab", name="Report").click()
+    page.locator("#editor button").first.click()
+    words = page.locator("#words textarea")
+    words.wait_for(timeout=WAIT_MS)
+    assert "There are 2 nuclei." in words.input_value()
+
+
 def test_edited_shapes_come_back_through_the_page(page, tmp_path):
     open_file(page, "case/a.png")
     ask(page, "How many nuclei are there?")
