@@ -3,12 +3,14 @@
 A reward moves what is sampled, and what is asked seldom drifts with it: without this, calls and "yes" crept from the
 families that earn by tools into those that are read from the picture. The remedy is InstructGPT's (PPO-ptx; Ouyang et
 al. 2022, arXiv 2203.02155, eq. 2): a little of the supervised loss in every step. Right calls are told as right answers
-are, since answers alone would teach that no tool is to be called. Labels are all it takes; no reasoning is written.
+are, since answers alone would teach that no tool is to be called. Families have shares of their own here: those that
+rewards hardly move need most of it. Labels are all it takes; no reasoning is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -20,18 +22,35 @@ from slidekick.rl.tasks import Row, right_turn
 
 class Anchor:
     """rows: to draw from; those with a right turn (`right_turn`) of no more tokens than a rollout may say are told.
-    weight: of the loss, a mean over tokens. answers: told at a time. depth: layers from which on something learns."""
+    weight: of the loss, a mean over tokens. answers: told at a time. tasks: family -> share of what is told; without
+    any, families are told as often as they are asked. depth: layers from which on something learns."""
 
-    def __init__(self, player: Player, rows: Sequence[Row], weight: float, answers: int, seed: int, depth: int) -> None:
+    def __init__(
+        self,
+        player: Player,
+        rows: Sequence[Row],
+        weight: float,
+        answers: int,
+        tasks: Mapping[str, float],
+        seed: int,
+        depth: int,
+    ) -> None:
         self.player, self.weight, self.answers, self.seed, self.depth = player, weight, answers, seed, depth
         self.rows = [row for row in rows if right_turn(row) and len(self._told(row).ids) <= player.budget]
+        told: dict[str, int] = defaultdict(int)
+        for row in self.rows:
+            told[row.task] += 1
+        odds = np.array([tasks.get(row.task, 0.0) / told[row.task] if tasks else 1.0 for row in self.rows])
+        self.odds = odds / odds.sum() if odds.any() else np.zeros(0)
+
+    def __bool__(self) -> bool:
+        return bool(self.weight and len(self.odds))
 
     def loss(self, step: int, part: int) -> torch.Tensor:
         """Weighed cross-entropy of the right turns of some rows, the same ones for the same step and part of it."""
         rng = np.random.default_rng([self.seed, step, part])
-        chosen = [
-            self.rows[one] for one in rng.choice(len(self.rows), min(self.answers, len(self.rows)), replace=False)
-        ]
+        number = min(self.answers, np.count_nonzero(self.odds))
+        chosen = [self.rows[one] for one in rng.choice(len(self.rows), number, replace=False, p=self.odds)]
         prompts = [self.player.prompt(row) for row in chosen]
         told = [self._told(row) for row in chosen]
         packed = pack([one.ids for one in prompts], [[one] for one in told])

@@ -138,7 +138,7 @@ def make_trainer(
     sections = {
         "rollouts": ("budget", "calls", "int8"),
         "curriculum": ("floor", "again"),
-        "anchor": ("weight", "answers"),
+        "anchor": ("weight", "answers", "tasks"),
     }
     for section, keys in sections.items():
         check_keys(config[section], section, keys, where)
@@ -189,10 +189,24 @@ def check_keys(section: Mapping, name: str, keys: Sequence[str], where: Path) ->
             if not isinstance(value, bool):
                 raise InputError(f"{where}: {name}.{key} is {value!r}; give true or false")
             continue
+        if key == "tasks":
+            check_shares(value, name, where)
+            continue
         whole = key not in ("floor", "weight")
         right = type(value) is int if whole else isinstance(value, int | float) and not isinstance(value, bool)
         if not right or value < (key in ("budget", "answers")):
             raise InputError(f"{where}: {name}.{key} is {value!r}; give a {'whole ' * whole}number from 0 on")
+
+
+def check_shares(value: object, name: str, where: Path) -> None:
+    """Raises InputError where `tasks` of a section is no mapping of families to numbers from 0 on."""
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: {name}.tasks is {value!r}; give families and their shares, or {{}}")
+    for task, share in value.items():
+        if task not in TASKS:
+            raise InputError(f"{where}: {name}.tasks: no task family {task!r}; there are {', '.join(TASKS)}")
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < float("inf"):
+            raise InputError(f"{where}: {name}.tasks.{task} is {share!r}; give a number from 0 on")
 
 
 def load_segmentor():

@@ -68,9 +68,9 @@ class TaskTrainer(GRPOTrainer):
     """See the module.
 
     rows: questions to draw from. tasks: name -> what rewards its rows. player: asks them. experts: what learns. kl:
-    weight of the KL term (trl's own `beta` stays 0, since it would load a second model). anchor: `weight` and `answers`
-    of the right answers told beside (see `Anchor`). again: times that the groups of a step are filled up where all
-    answers of a group earned the same.
+    weight of the KL term (trl's own `beta` stays 0, since it would load a second model). anchor: `weight`,
+    `answers` and `tasks` of the right answers told beside (see `Anchor`). again: times that the groups of a step are
+    filled up where all answers of a group earned the same.
     """
 
     def __init__(
@@ -206,7 +206,7 @@ class TaskTrainer(GRPOTrainer):
         gone = (self._said - inputs["sampling_per_token_logps"])[own]
         self._metrics["train"]["sampling/ratio"].append(float(gone.exp().mean()))
         self._metrics["train"]["sampling/difference"].append(float(gone.abs().max()))
-        return loss + self._anchored() if self.anchor.weight and self.anchor.rows else loss
+        return loss + self._anchored() if self.anchor else loss
 
     def _anchored(self) -> torch.Tensor:
         told = self.anchor.loss(self.state.global_step, self._members[0])

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,7 +35,7 @@ CONFIG = {
     "rewards": "tasks",
     "rollouts": {"budget": 5, "calls": 1, "int8": True},
     "curriculum": {"floor": 0.2, "again": 1},
-    "anchor": {"weight": 0.05, "answers": 2},
+    "anchor": {"weight": 0.05, "answers": 2, "tasks": {}},
     "guards": {},
     "grpo": {
         "max_steps": 2, "num_generations": 3, "per_device_train_batch_size": 3, "gradient_accumulation_steps": 2,
@@ -287,6 +288,9 @@ def test_what_succeeds_half_of_the_time_is_asked_most():
         ({"rollouts": {"int8": 8}}, "rollouts.int8 is 8"),
         ({"rollouts": {"calls": -1}}, "rollouts.calls is -1"),
         ({"rollouts": {"again": 1}}, "'again' is missing or too many"),
+        ({"anchor": {"tasks": ["report"]}}, "anchor.tasks is \\['report'\\]; give families and their shares"),
+        ({"anchor": {"tasks": {"reports": 1}}}, "anchor.tasks: no task family 'reports'"),
+        ({"anchor": {"tasks": {"report": -1}}}, "anchor.tasks.report is -1; give a number"),
         ({"curriculum": {"floor": "low"}}, "curriculum.floor is 'low'"),
         ({"rows": {"tasks": {"poetry": 1}}}, "no task family 'poetry'"),
     ],
@@ -313,6 +317,19 @@ def test_right_answers_are_told_beside_the_rewards(made):
         anchor.loss(3, 0).backward()
         optimizer.step()
     assert anchor.loss(3, 0).item() < first.item()
+
+
+def test_families_have_shares_of_their_own_in_what_is_told(made):
+    """Three of four told are of the family that has three times the share, however many of its rows there are."""
+    told = made.trainer(anchor={"tasks": {"closed_vqa": 3, "classification": 1}}, rollouts={"budget": 48}).anchor
+    shares = defaultdict(float)
+    for row, odds in zip(told.rows, told.odds, strict=True):
+        shares[row.task] += odds
+    assert shares == pytest.approx({"closed_vqa": 0.75, "classification": 0.25})
+    alone = made.trainer(anchor={"tasks": {"closed_vqa": 1}, "answers": 99}, rollouts={"budget": 48}).anchor
+    assert {row.task for row, odds in zip(alone.rows, alone.odds, strict=True) if odds} == {"closed_vqa"}
+    assert alone.loss(1, 0).item() > 0  # as many are told as there are
+    assert not made.trainer(anchor={"tasks": {"report": 1}}).anchor  # a family that nothing is asked about
 
 
 def _half(anchor):
