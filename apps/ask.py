@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out)
     slide = None if options else read_slide(args)
     roi = read_picture(args) if slide is None else None
-    copilot = load_copilot(args.model, args.segmentor)
+    copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
     if slide is not None:
         seen = copilot.survey(slide)
         tell(surveyed(seen))

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
         tell(f"{len(tasks) - len(left)} of {len(tasks)} slides are done already")
     from tqdm import tqdm
 
-    make = partial(load_copilot, args.model, args.segmentor)
+    make = partial(load_copilot, args.model, args.segmentor, runtime=args.runtime)
     made = run_batch(left, make, args.out, workers, args.ray)
     for one in tqdm(made, total=len(left), desc="slides", disable=None, file=sys.stderr):
         if one["error"]:

@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as opened:
         slides = [opened.enter_context(open_slide(path)) for path in args.slides]
-        copilot = load_copilot(args.model, args.segmentor)
+        copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
         from slidekick.copilot.case import ask_case
 
         surveys = []

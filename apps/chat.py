@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     folders, store = Folders(args.folder or ()), Store(args.sessions or default_root())
     ports = PORTS if args.port is None else range(args.port, args.port + 1)
     with taken(args.host, ports) as place:
-        copilot = load_copilot(args.model, args.segmentor)
+        copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
         settings = Settings(hosts=hosts_of(args.host), body=MAX_UPLOAD + 1_000_000)
         app = build_workbench(Server(copilot, folders, Keys({}), settings), store)
         address = address_of(place)

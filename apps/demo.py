@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.data.slide import read_roi
 
     roi, second = (read_roi(sample(name)) for name in ("he", "ihc"))
-    copilot = load_copilot(args.model, args.segmentor)
+    copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
     answers, findings = ask_all(copilot, roi)
     tell("drafting the report ...")
     from slidekick.copilot.reports.files import FILES, OVERLAY, PICTURE

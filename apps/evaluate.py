@@ -127,7 +127,7 @@ def _generalist(args: argparse.Namespace) -> tuple[dict, list[dict]]:
         raise InputError(f"--limit {args.limit} leaves nothing to ask; give 1 or more")
     if not 0 <= getattr(args, "risk", 0) < 1:
         raise InputError(f"--risk {args.risk} is no share; give a number from 0 to below 1, such as 0.1")
-    copilot = load_copilot(args.model, args.segmentor, extended=False)
+    copilot = load_copilot(args.model, args.segmentor, extended=False, runtime=args.runtime)
     from slidekick.rl.evaluation.run import Plan, evaluate
 
     own = {key: getattr(args, key) for key in ("risk", "perturb") if hasattr(args, key)}

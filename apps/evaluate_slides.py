@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.rl.evaluation.slides import SCHEMA, composed_rows, judge_slides, slide_figures
 
     number, begun = len(composed_rows(args.folder)), time.perf_counter()
-    copilot = load_copilot(args.model, args.segmentor, extended=False)
+    copilot = load_copilot(args.model, args.segmentor, extended=False, runtime=args.runtime)
     judged = judge_slides(copilot, args.folder, args.ask, _baseline(args, copilot) if args.train else None)
     rows = list(tqdm(judged, total=number, desc="slides", disable=None, file=sys.stderr))
     figures = slide_figures(rows)

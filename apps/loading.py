@@ -12,11 +12,11 @@ from pathlib import Path
 LEAST_SLIDE_PX = 2048  # of the shorter side: four fields of a 20x objective across
 
 
-def load_copilot(model: str, segmentor: Path | None = None, *, extended: bool = True):
+def load_copilot(model: str, segmentor: Path | None = None, *, extended: bool = True, runtime: str = "compiled"):
     """The copilot over `model` ("mini", a folder, a hub id or http://host/v1#model) and a segmentor (ours where None).
 
-    extended: with the tools and specialists of other packages; without them figures can be compared. Raises InputError,
-    SourceError, OutputError or PluginError, see `Copilot.from_pretrained`.
+    extended: with the tools and specialists of other packages; without them figures can be compared. runtime, and what
+    is raised: see `Copilot.from_pretrained`.
     """
     tell(f"loading {model} ...")
     begun = time.perf_counter()
@@ -27,7 +27,7 @@ def load_copilot(model: str, segmentor: Path | None = None, *, extended: bool = 
 
     own = Segmentor.from_pretrained(segmentor)
     team, tools = (with_specialists(own), None) if extended else (own, {})
-    copilot = Copilot.from_pretrained(model, team, tools)
+    copilot = Copilot.from_pretrained(model, team, tools, runtime)
     tell(f"loaded in {time.perf_counter() - begun:.1f} s")
     return copilot
 
@@ -76,6 +76,12 @@ def add_model(parser) -> None:
         default="mini",
         metavar="NAME",
         help="mini, a folder or hub id of a vision-language model, or an OpenAI-compatible http://host/v1#model",
+    )
+    parser.add_argument(
+        "--runtime",
+        default="compiled",
+        choices=("compiled", "torch"),
+        help="mini on CPUs: compiled (the default), or by torch, the reference, which other models take anyway",
     )
     parser.add_argument("--segmentor", type=Path, metavar="DIR", help="a segmentor of your own (default: ours)")
 

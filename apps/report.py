@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     load_form(args.form)  # a mistake in it is told before the model is loaded
     checklist = load_checklist(args.checklist, args.tumour)
     details = {name: getattr(args, name) for name in ("organ", "specimen", "clinical")}
-    copilot = load_copilot(args.model, args.segmentor)
+    copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
     if slide is not None:
         picture = copilot.survey(slide)
         tell(surveyed(picture))
@@ -102,7 +102,7 @@ def _case(args: argparse.Namespace) -> int:
         slides = [opened.enter_context(open_slide(path)) for path in args.image]
         for slide in slides:
             state_scale(slide, args.mpp)
-        copilot = load_copilot(args.model, args.segmentor)
+        copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
         from slidekick.copilot.reports.case import case_dict, case_html, draft_case
 
         surveys = []

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     folders = Folders(args.folder or ())
     settings = Settings(args.rate, args.waiting, args.timeout, hosts=hosts_of(args.host, tuple(args.host_name or ())))
     with taken(args.host, range(args.port, args.port + 1)) as place:
-        server = Server(load_copilot(args.model, args.segmentor), folders, keys, settings)
+        server = Server(load_copilot(args.model, args.segmentor, runtime=args.runtime), folders, keys, settings)
         models = ", ".join(server.models)
         serve(build(server), place, lambda: tell(f"serving {models} at {address_of(place)}v1  (Ctrl+C ends it)"))
     return 0

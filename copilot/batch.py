@@ -87,9 +87,7 @@ class SlideWorker:
     """Loads the copilot once, then answers slide after slide. make: gives the copilot; out: the run's folder."""
 
     def __init__(self, make: Callable[[], object], out: str, threads: int = 1) -> None:
-        import torch
-
-        torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # which all that computes here looks at when it is loaded
         self.copilot, self.out = make(), Path(out)
 
     def __call__(self, row: dict) -> dict:

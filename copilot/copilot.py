@@ -13,23 +13,24 @@ from dataclasses import replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from slidekick.copilot import mini
 from slidekick.copilot.answer import Answer, Claim, Step, check_options, check_question
 from slidekick.copilot.confidence import Confidence, load_confidence
 from slidekick.copilot.draft import REPLACED as REPLACED
 from slidekick.copilot.draft import Draft, Event, Wanted, short_answer
 from slidekick.copilot.endpoint import EndpointEngine, is_endpoint
-from slidekick.copilot.engine import SLIDE, Engine, TorchEngine
+from slidekick.copilot.engine import Engine
+from slidekick.copilot.engines import COMPILED, load_engine
 from slidekick.copilot.evidence import check_text
-from slidekick.copilot.experts import EXPERTS, load_experts
 from slidekick.copilot.extra_tools import ExtraTool, installed_tools
 from slidekick.copilot.grammar import ToolCall, opens_call
 from slidekick.copilot.messages import user_message
-from slidekick.copilot.pictures import ALONE, MOST_PICTURES, PicturesRefused, Shown
+from slidekick.copilot.pictures import ALONE, PicturesRefused, Shown
 from slidekick.copilot.sentences import measured_text
-from slidekick.copilot.slide_reader import SlideReader, load_slide_reader
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.together import Making, alone, spoken, together
@@ -37,6 +38,9 @@ from slidekick.copilot.tools import NO_EXTRA, TOOL_NAMES, Toolbox, known_words, 
 from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Roi, Slide
+
+if TYPE_CHECKING:
+    from slidekick.copilot.slide_reader import SlideReader
 
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
 BY_PHRASE = "“{}” asks for the tool {}: it alone answers, {} was not asked"
@@ -50,7 +54,7 @@ class Copilot:
     engine: writes turns (see engine.py). segmentor: finds concepts (see `slidekick.grounding.Segmentor`).
     weights: hash of the generalist's trained weights, for `Answer.versions`. confidence: how sure it is among
     given options, where that was fitted (`slidekick evaluate classify --calibrate`). reader: surveys whole slides.
-    tools: of other packages, by name, beside the built-in ones.
+    tools: of other packages, by name, beside the built-in ones. home: the model's folder, where its own reader lies.
     """
 
     def __init__(
@@ -61,31 +65,38 @@ class Copilot:
         confidence: Confidence | None = None,
         reader: SlideReader | None = None,
         tools: Mapping[str, ExtraTool] = NO_EXTRA,
+        home: Path | None = None,
     ) -> None:
         self.engine, self.segmentor, self.weights, self.confidence = engine, segmentor, weights, confidence
-        self.tools = tools
-        self._reader = reader
+        self.tools, self._reader, self._home = tools, reader, home
 
     @property
     def reader(self) -> SlideReader:
         """What surveys slides: the model's own, or mini's. Raises InputError where there is none."""
-        self._reader = self._reader or load_slide_reader()
+        if self._reader is None:
+            from slidekick.copilot.slide_reader import load_slide_reader
+
+            own = self._home is not None and (self._home / mini.SLIDES).is_dir()
+            self._reader = load_slide_reader(self._home if own else mini.WEIGHTS)
         return self._reader
 
     @classmethod
     def from_pretrained(
-        cls, name: str = "mini", segmentor=None, tools: Mapping[str, ExtraTool] | None = None
+        cls,
+        name: str = "mini",
+        segmentor=None,
+        tools: Mapping[str, ExtraTool] | None = None,
+        runtime: str = COMPILED,
     ) -> Copilot:
         """The copilot over a named model.
 
         name: "mini", a folder, a hub id of an image-text-to-text model, or an OpenAI-compatible server as
         "http://host/v1#model". segmentor: the one shipped with Slidekick, with the installed specialists, where None.
-        tools: of other packages; the installed ones where None. Raises InputError for a name that is no model,
-        SourceError when base weights cannot be fetched, PluginError for an installed tool or specialist that cannot
-        be used.
+        tools: of other packages; the installed ones where None. runtime: "compiled" (mini and what is trained on its
+        base, on CPUs, without torch) or "torch" (the reference; what every other model that runs here takes). Raises
+        InputError for a name that is no model and for another runtime, SourceError when base weights cannot be fetched,
+        PluginError for an installed tool or specialist that cannot be used.
         """
-        from slidekick.copilot import mini
-
         if segmentor is None:
             from slidekick.grounding import Segmentor
             from slidekick.grounding.specialists import with_specialists
@@ -94,32 +105,13 @@ class Copilot:
         tools = installed_tools(TOOL_NAMES, known_words(segmentor)) if tools is None else tools
         if is_endpoint(name):
             return cls(EndpointEngine(name), segmentor, tools=tools)
-        model, processor = mini.load_generalist(name)
-        folder = mini.WEIGHTS if name == "mini" else Path(name)
-        shown = folder.name if folder.is_dir() and name != "mini" else name  # answers travel; paths stay here
-        if (folder / "adapter_config.json").is_file():
-            # Nearly all that we train on are single questions, so earlier turns would be new to it.
-            aside = {SLIDE: folder / mini.SLIDES / SLIDE} if (folder / mini.SLIDES / SLIDE).is_dir() else None
-            experts = load_experts(model, folder / EXPERTS, aside=aside) if (folder / EXPERTS).is_dir() else None
-            slides, kin = (folder / mini.SLIDES).is_dir(), (folder / mini.TOWER).is_file()
-            engine = TorchEngine(
-                model,
-                processor,
-                shown,
-                history=0,
-                experts=experts,
-                copies=known_words(segmentor),
-                reads_slides=slides,
-                pads=kin,
-                most_pictures=1 if kin else MOST_PICTURES,  # what is trained on mini's base sees one, seldom two
-                fixed_tools=True,
-            )
+        engine, folder = load_engine(name, known_words(segmentor), runtime), mini.folder_of(name)
+        if (folder / mini.ADAPTER_CONFIG).is_file():
             weights = mini.weights_hash(folder)
-            reader = load_slide_reader(folder, model) if slides else None
-            return cls(engine, segmentor, weights, load_confidence(folder, weights), reader, tools)
-        commit = getattr(model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
+            return cls(engine, segmentor, weights, load_confidence(folder, weights), tools=tools, home=folder)
+        commit = getattr(engine.model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
         confidence = load_confidence(folder, commit) if folder.is_dir() else None
-        return cls(TorchEngine(model, processor, shown), segmentor, commit, confidence, tools=tools)
+        return cls(engine, segmentor, commit, confidence, tools=tools)
 
     def survey(self, slide: Slide) -> Survey:
         """Look over a whole slide once, to ask about it as often as one likes; see `SlideReader.survey`."""
@@ -349,7 +341,7 @@ class Copilot:
     @cached_property
     def versions(self) -> dict[str, str]:
         """What made an answer: packages, model and its weights."""
-        packages = {name: metadata.version(name) for name in ("slidekick", "transformers", "torch")}
+        packages = {name: metadata.version(name) for name in ("slidekick", *getattr(self.engine, "packages", ()))}
         packages |= getattr(self.segmentor, "packages", {})
         packages |= {tool.plugin.package: tool.plugin.version for tool in self.tools.values()}
         return {**packages, "model": self.engine.name, **({"weights": self.weights} if self.weights else {})}

@@ -16,9 +16,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from slidekick.copilot.engine import MAX_HISTORY, MAX_NEW_TOKENS, Turn
+from slidekick.copilot.engine import MAX_HISTORY, MAX_NEW_TOKENS
 from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.pictures import MOST_PICTURES, PicturesRefused, Shown, pixels_of, with_pictures
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError, SourceError
 
 AT_ONCE = 8  # questions on their way at a time; servers batch what arrives together

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from slidekick.copilot.messages import questions
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 
@@ -312,13 +313,6 @@ def peft_config(plan: ExpertPlan, base: str) -> dict:
     ).to_dict()
     config |= {"base_model_name_or_path": base}
     return {key: sorted(value) if isinstance(value, set) else value for key, value in config.items()}
-
-
-def questions(messages: Sequence[dict]) -> list[str]:
-    """The text of each question asked, in their order."""
-    asked = [message["content"] for message in messages if message["role"] == "user"]
-    parts = [one if isinstance(one, list) else [{"type": "text", "text": one}] for one in asked]
-    return [" ".join(part["text"] for part in some if part["type"] == "text") for some in parts]
 
 
 def question_ids(messages: Sequence[dict], tokenizer) -> list[int]:

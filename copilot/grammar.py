@@ -12,15 +12,13 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
 import llguidance
-import llguidance.hf
 import numpy as np
-import torch
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from slidekick.copilot.language import singular_of
 from slidekick.copilot.tools import MAX_CONCEPT
@@ -92,18 +90,13 @@ def opens_call(text: str) -> bool | None:
 class TurnGrammar:
     """The grammar of a turn for one tokenizer and one set of tools, compiled once, matched many times.
 
-    tokenizer: a fast Hugging Face tokenizer. schemas: tools in transformers' form. vocab: width of the
-    model's logits (models pad it). eos: ids that end a turn. Raises InputError for a tokenizer without a fast
-    form.
+    tokenizer: a fast tokenizer as JSON (`fast_json`, or a tokenizer.json's text). schemas: tools in transformers' form.
+    vocab: width of the model's logits (models pad it). eos: ids that end a turn.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, schemas: Sequence[dict], vocab: int, eos: Sequence[int]
-    ) -> None:
-        if not getattr(tokenizer, "is_fast", False):
-            raise InputError(f"{type(tokenizer).__name__} has no fast form; use a model with a tokenizer.json")
-        self._tokens = llguidance.hf.from_tokenizer(tokenizer, n_vocab=vocab, eos_token=list(eos))
-        self._marks = _marks(tokenizer)
+    def __init__(self, tokenizer: str, schemas: Sequence[dict], vocab: int, eos: Sequence[int]) -> None:
+        self._tokens = llguidance.LLTokenizer(tokenizer, n_vocab=vocab, eos_token=list(eos))
+        self._marks = _marks({one["content"]: one["id"] for one in json.loads(tokenizer)["added_tokens"]})
         self._schemas = tuple(schemas)
 
     @cached_property
@@ -120,43 +113,50 @@ class TurnGrammar:
             raise InputError(f"tools cannot be put into a grammar: {messages[0].splitlines()[0]}")
         return grammar
 
-    def processor(self, *, calls: bool = True, words: Sequence[str] = ()) -> TurnProcessor:
-        """A fresh logits processor for one turn.
+    def matcher(self, *, calls: bool = True, words: Sequence[str] = ()) -> TurnMatcher:
+        """A fresh matcher for one turn.
 
         calls: whether the turn may be a tool call. words: what a call's argument must be one of, where any are given.
         """
         grammar = self._text
         if calls:
             grammar = self._checked(lark(self._schemas, *self._marks, words)) if words else self._call_or_text
-        return TurnProcessor(llguidance.LLMatcher(self._tokens, grammar))
+        return TurnMatcher(llguidance.LLMatcher(self._tokens, grammar))
 
 
-class TurnProcessor(LogitsProcessor):
-    """Masks every token that would leave the grammar. Batch of one; one object a turn.
-
-    Works with `generate`: the first call marks where the prompt ends, each later call reads the one token
-    added.
-    """
+class TurnMatcher:
+    """Where a turn stands in its grammar. One object a turn."""
 
     def __init__(self, matcher: llguidance.LLMatcher) -> None:
         self._matcher = matcher
-        self._length: int | None = None
 
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        """input_ids: (1, n). scores: (1, vocab), returned with −inf at every token that is not allowed."""
-        if input_ids.shape[0] != 1:
-            raise ValueError(f"one turn at a time, not a batch of {input_ids.shape[0]}")
-        if self._length is not None:
-            for token in input_ids[0, self._length :].tolist():
-                self._matcher.consume_token(token)
-        self._length = input_ids.shape[1]
+    def take(self, token: int) -> None:
+        """The turn goes on with `token`."""
+        self._matcher.consume_token(token)
+
+    def allowed(self, vocab: int) -> np.ndarray:
+        """bool (vocab,): what may come next. Raises RuntimeError where the tokens taken left the grammar."""
         if self._matcher.is_error():
             raise RuntimeError(f"decoding left the grammar: {self._matcher.get_error()}")
         bits = np.frombuffer(self._matcher.compute_bitmask(), dtype=np.uint8)
-        allowed = np.unpackbits(bits, bitorder="little")[: scores.shape[-1]].astype(bool)
-        mask = torch.zeros(scores.shape[-1], dtype=torch.bool)
-        mask[: len(allowed)] = torch.from_numpy(allowed)
-        return scores.masked_fill(~mask.to(scores.device), float("-inf"))
+        allowed = np.zeros(vocab, bool)
+        known = np.unpackbits(bits, bitorder="little")[:vocab].astype(bool)
+        allowed[: len(known)] = known
+        return allowed
+
+    def forced(self) -> list[int]:
+        """Tokens that must come next whatever the model says; none where it has a choice."""
+        return self._matcher.compute_ff_tokens()
+
+
+def fast_json(tokenizer) -> str:
+    """A Hugging Face tokenizer as JSON, tokens added later among it. Raises InputError for one without a fast form."""
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError(f"{type(tokenizer).__name__} has no fast form; use a model with a tokenizer.json")
+    plain_copy = copy(tokenizer.backend_tokenizer)
+    plain_copy.no_padding()
+    plain_copy.no_truncation()
+    return plain_copy.to_str()
 
 
 def lark(schemas: Sequence[dict], open_mark: str, close_mark: str, words: Sequence[str] = ()) -> str:
@@ -173,9 +173,8 @@ def lark(schemas: Sequence[dict], open_mark: str, close_mark: str, words: Sequen
     )
 
 
-def _marks(tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
+def _marks(added: Mapping[str, int]) -> tuple[str, str]:
     """How the grammar names the call's marks: as one token where the tokenizer has it, else as letters."""
-    added = tokenizer.get_added_vocab()
     return tuple(f"<[{added[mark]}]>" if mark in added else json.dumps(mark) for mark in (OPEN, CLOSE))
 
 

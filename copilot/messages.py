@@ -36,3 +36,10 @@ def step_messages(step: Step) -> list[dict]:
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "name": step.name, "content": content},
     ]
+
+
+def questions(messages: Sequence[dict]) -> list[str]:
+    """The text of each question asked, in their order."""
+    asked = [message["content"] for message in messages if message["role"] == "user"]
+    parts = [one if isinstance(one, list) else [{"type": "text", "text": one}] for one in asked]
+    return [" ".join(part["text"] for part in some if part["type"] == "text") for some in parts]

@@ -5,12 +5,11 @@ mini's trained part is an ordinary PEFT folder (LoRA and connector) with the ada
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from pathlib import Path
 
 from slidekick.copilot.base import base_folder, load_tower
 from slidekick.copilot.hub import ADAPTER_CONFIG, Base, load_adapter, load_hub
+from slidekick.data.files import files_hash
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini"
 TOWER = "tower.safetensors"
@@ -23,11 +22,15 @@ def load_generalist(name: str = "mini"):
     name: "mini", the folder of a PEFT adapter trained on mini's base or on a hub model, a Hugging Face folder, or a
     hub id. Raises `InputError` when nothing is found under the name, `SourceError` when base weights cannot be fetched.
     """
-    if name == "mini":
-        return load_mini(WEIGHTS)
-    if (Path(name) / ADAPTER_CONFIG).is_file():
-        return load_mini(Path(name)) if (Path(name) / TOWER).is_file() else load_adapter(Path(name))
+    folder = folder_of(name)
+    if (folder / ADAPTER_CONFIG).is_file():
+        return load_mini(folder) if (folder / TOWER).is_file() else load_adapter(folder)
     return load_hub(Base(name))
+
+
+def folder_of(name: str) -> Path:
+    """Where a model of this name would lie: mini's own folder, or the path that the name is."""
+    return WEIGHTS if name == "mini" else Path(name)
 
 
 def load_mini(folder: Path):
@@ -59,9 +62,6 @@ def weights_hash(folder: Path = WEIGHTS) -> str:
     return files_hash(file for file in folder.rglob("*.safetensors") if SLIDES not in file.relative_to(folder).parts)
 
 
-def files_hash(files: Iterable[Path]) -> str:
-    """First 12 hex digits of the sha256 over some files, in the order of their paths."""
-    digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:12]
+def tower_name(folder: Path) -> str:
+    """Names what a tile's features depend on: the weights of tower and connector."""
+    return files_hash((folder / TOWER, folder / "adapter_model.safetensors"))

@@ -18,7 +18,8 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import LogitsProcessor, LogitsProcessorList
 
-from slidekick.copilot.turn import Turn
+from slidekick.copilot.grammar import TurnMatcher
+from slidekick.copilot.turn import Turn, turn_of
 from slidekick.data.errors import InputError
 
 TOKENS = ("input_ids", "attention_mask")  # what is one number a token
@@ -83,6 +84,29 @@ def write(
     return [turns[index] for index in range(len(prompts))]
 
 
+class TurnProcessor(LogitsProcessor):
+    """Masks every token that would leave the grammar. Batch of one; one object a turn.
+
+    Works with `generate`: the first call marks where the prompt ends, each later call reads the one token
+    added.
+    """
+
+    def __init__(self, matcher: TurnMatcher) -> None:
+        self._matcher = matcher
+        self._length: int | None = None
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        """input_ids: (1, n). scores: (1, vocab), returned with −inf at every token that is not allowed."""
+        if input_ids.shape[0] != 1:
+            raise ValueError(f"one turn at a time, not a batch of {input_ids.shape[0]}")
+        if self._length is not None:
+            for token in input_ids[0, self._length :].tolist():
+                self._matcher.take(token)
+        self._length = input_ids.shape[1]
+        mask = torch.from_numpy(self._matcher.allowed(scores.shape[-1]))
+        return scores.masked_fill(~mask.to(scores.device), float("-inf"))
+
+
 def _stacked(prompts: Sequence, filler: int) -> dict[str, torch.Tensor]:
     """Prompts as one batch; shorter ones are filled up on the left, which attention does not look at."""
     stacked = {}
@@ -94,13 +118,6 @@ def _stacked(prompts: Sequence, filler: int) -> dict[str, torch.Tensor]:
             rows = [pad(row, (longest - row.shape[1], 0), value=value) for row in rows]
         stacked[name] = torch.cat(rows)
     return stacked
-
-
-def turn_of(text: str, kept: Sequence[float], tokens: Sequence[str], complete: bool, read: int) -> Turn:
-    """A turn of its text, the probabilities of its tokens, the end token's among them, and the tokens' texts."""
-    mean, product = (float(np.mean(kept)), float(np.prod(kept))) if kept else (0.0, 0.0)
-    told = tuple((one, float(p)) for one, p in zip(tokens, kept, strict=False))
-    return Turn(text, mean, complete, likelihood=product, tokens=told, read=read)
 
 
 def _decode(engine, inputs: dict, rows: _Rows, budget: int) -> list[Turn]:

@@ -9,14 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from slidekick.copilot.mini import SLIDES, TOWER, WEIGHTS, files_hash, load_mini
+from slidekick.copilot.mini import SLIDES, WEIGHTS, load_mini, tower_name
 from slidekick.copilot.slide_encoder import SlideEncoder, load_slide_encoder
 from slidekick.copilot.slide_tiles import TileTower, slide_tiles
 from slidekick.copilot.survey import Survey
 from slidekick.data.errors import InputError
 from slidekick.data.slide import Slide
-
-ADAPTER = "adapter_model.safetensors"  # holds the connector
 
 
 @dataclass(frozen=True)
@@ -37,17 +35,9 @@ class SlideReader:
         return Survey(slide, slide_tiles(slide, self.tower, keep, threads), self.encoder)
 
 
-def load_slide_reader(folder: Path = WEIGHTS, model=None) -> SlideReader:
-    """The reader whose encoder lies in `folder`/slides. model: mini as loaded from `folder`, where it is at hand.
+def load_slide_reader(folder: Path = WEIGHTS) -> SlideReader:
+    """The reader whose encoder lies in `folder`/slides, over the tower of mini in `folder`.
 
     Raises InputError where there is none.
     """
-    encoder = load_slide_encoder(folder / SLIDES)
-    if model is None:
-        model, _ = load_mini(folder)
-    return SlideReader(TileTower(model, tower_name(folder)), encoder)
-
-
-def tower_name(folder: Path) -> str:
-    """Names what a tile's features depend on: the weights of tower and connector."""
-    return files_hash((folder / TOWER, folder / ADAPTER))
+    return SlideReader(TileTower(lambda: load_mini(folder)[0], tower_name(folder)), load_slide_encoder(folder / SLIDES))

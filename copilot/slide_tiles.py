@@ -18,11 +18,11 @@ from zipfile import BadZipFile
 import numpy as np
 
 from slidekick.copilot.base import IMAGE_SIDE
-from slidekick.data.files import cache_dir, check_writable, content_key, write_atomic
+from slidekick.copilot.compiled.eyes import Eyes, eyes_module
+from slidekick.data.files import cache_dir, content_key, write_atomic
 from slidekick.data.slide import Region, Slide
 from slidekick.data.tiles import TileGrid, read_tiles, tile_grid
 from slidekick.data.tissue import TissueMask, tissue_mask
-from slidekick.grounding.runtime import LATENCY, openvino_package, write_graph
 
 TILE_UM = 112.0  # side of a tile
 LEAST_TISSUE = 0.3  # share of a tile
@@ -91,14 +91,16 @@ def _encoded(slide: Slide, grid: TileGrid, tower: TileTower, threads: int) -> tu
 
     tiles = (pixels for _, pixels in read_tiles(slide, grid, threads))
     bar = tqdm(total=len(grid), desc="tiles", unit="", disable=None, file=sys.stderr, mininterval=0.5)
-    features, tokens = [np.zeros((0, tower.features), np.float16)], [np.zeros((0, tower.tokens), np.float16)]
+    seen = []
     with bar:
         for batch in _batches(tiles):
-            pooled, words = tower(batch)
-            features.append(pooled.astype(np.float16))
-            tokens.append(words.astype(np.float16))
+            seen.append(tower(batch))
             bar.update(len(batch))
-    return np.concatenate(features), np.concatenate(tokens)
+    if not seen:  # arrays as wide as they would be
+        blank = np.full((1, IMAGE_SIDE, IMAGE_SIDE, 3), 255, np.uint8)
+        seen = [tuple(one[:0] for one in tower(blank))]
+    features, tokens = (np.concatenate(parts).astype(np.float16) for parts in zip(*seen, strict=True))
+    return features, tokens
 
 
 def _batches(tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
@@ -115,66 +117,35 @@ def _batches(tiles: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
 class TileTower:
     """Tower and connector of a model of mini's kind: tiles in, pooled map and mean image token out.
 
-    Run by OpenVINO, several times as fast as torch on a CPU, from a graph made once and kept in the cache; on a GPU, or
-    where the model has no name, by torch.
+    Run by OpenVINO, several times as fast as torch on a CPU (see `Eyes`); on a GPU, or where the weights have no name,
+    by torch.
     """
 
-    def __init__(self, model, name: str) -> None:
-        """model: as `load_generalist` gives it. name: of its weights, which graph and features are kept under."""
-        self.model, self.name = model.eval(), name
-        self.features = model.model.vision_tower.timm_model.num_features
-        self.tokens = model.get_input_embeddings().embedding_dim
-        self._run = None
+    def __init__(self, load: Callable[[], object], name: str, on_gpu: bool = False) -> None:
+        """load: gives the model; called only where it is needed. name: of its weights, which graph and features are
+        kept under."""
+        self.name, self._load, self.on_gpu = name, load, on_gpu
 
     def __call__(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (B, 192, 192, 3) -> float32 (B, 1280) and (B, D)."""
-        if self._run is None:
-            on_cpu = self.model.device.type == "cpu"
-            self._run = self._compiled() if self.name and on_cpu else self._torch
-        return self._run(tiles)
+        pooled, tokens = self._run(tiles)
+        return pooled, tokens.mean(1)
 
-    def _torch(self, tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    @cached_property
+    def _run(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        if self.name and not self.on_gpu:
+            return Eyes(self.name, self._load, exact=False)
         import torch
 
-        with torch.inference_mode():
-            pooled, tokens = _graph(self.model)(torch.from_numpy(tiles).to(self.model.device))
-        return pooled.float().cpu().numpy(), tokens.float().cpu().numpy()
-
-    def _compiled(self) -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        import torch
-
-        openvino = openvino_package()
-        file = cache_dir() / "graphs" / f"tiles-{self.name}-{openvino.__version__.split('-')[0]}.xml"
-        if not file.is_file():
-            check_writable(file.parent)
-            example = torch.zeros(2, IMAGE_SIDE, IMAGE_SIDE, 3, dtype=torch.uint8)
-            write_graph(_graph(self.model), (example,), [[-1, IMAGE_SIDE, IMAGE_SIDE, 3]], file)
-        ready = openvino.Core().compile_model(file, "CPU", LATENCY)
+        model = self._load().eval()
+        module = eyes_module(model)
 
         def run(tiles: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-            result = ready([np.ascontiguousarray(tiles)])
-            return result[0], result[1]
+            with torch.inference_mode():
+                pooled, tokens = module(torch.from_numpy(tiles).to(model.device))
+            return pooled.float().cpu().numpy(), tokens.float().cpu().numpy()
 
         return run
-
-
-def _graph(model):
-    """A module: uint8 tiles (B, 192, 192, 3) -> pooled maps (B, 1280) and mean image tokens (B, D)."""
-    from torch import nn
-
-    from slidekick.grounding.tower import to_tensor
-
-    class Graph(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tower, self.connector = model.model.vision_tower.timm_model, model.model.multi_modal_projector
-
-        def forward(self, tiles):
-            maps = self.tower.forward_features(to_tensor(tiles).to(next(self.connector.parameters()).dtype))
-            cells = maps.flatten(2).transpose(1, 2)  # (B, 36, 1280)
-            return cells.mean(1), self.connector(cells).mean(1)
-
-    return Graph().eval()
 
 
 def _kept_file(slide: Slide, grid: TileGrid, tower: TileTower) -> Path | None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
-from slidekick.copilot.slide_encoder import SlideEncoder
 from slidekick.copilot.slide_tiles import SlideTiles
 from slidekick.data.layout import OTHER
 from slidekick.data.ontology import load_ontology, plain
 from slidekick.data.slide import Region, Roi, Slide
 from slidekick.grounding.finding import Finding
+
+if TYPE_CHECKING:
+    import torch
+
+    from slidekick.copilot.slide_encoder import SlideEncoder
 
 THUMBNAIL_PX = 1024
 SURE = 0.5  # probability from which a tile is looked at as one of a tissue
@@ -54,6 +58,8 @@ class Survey:
     @cached_property
     def probabilities(self) -> np.ndarray:
         """float32 (N, K): of each tile, how likely it is which tissue."""
+        import torch
+
         with torch.inference_mode():
             features, places = torch.from_numpy(self.tiles.features).float(), torch.from_numpy(self.tiles.places)
             return (
@@ -77,6 +83,8 @@ class Survey:
     @cached_property
     def tokens(self) -> torch.Tensor:
         """float32 (36, D): what the language model is given of the slide."""
+        import torch
+
         with torch.inference_mode():
             parts = (self.tiles.features, self.tiles.tokens, self.tiles.places)
             return self.encoder(*(torch.from_numpy(part).float() for part in parts))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 
 @dataclass(frozen=True)
@@ -21,3 +24,10 @@ class Turn:
     likelihood: float = 0.0
     tokens: tuple[tuple[str, float], ...] = ()
     read: int = 0
+
+
+def turn_of(text: str, kept: Sequence[float], tokens: Sequence[str], complete: bool, read: int) -> Turn:
+    """A turn of its text, the probabilities of its tokens, the end token's among them, and the tokens' texts."""
+    mean, product = (float(np.mean(kept)), float(np.prod(kept))) if kept else (0.0, 0.0)
+    told = tuple((one, float(p)) for one, p in zip(tokens, kept, strict=False))
+    return Turn(text, mean, complete, likelihood=product, tokens=told, read=read)

@@ -24,6 +24,12 @@ GRAPHS = 3  # version of the graphs; a change of `_graphs` raises it
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
 
 
+def cores() -> int:
+    """Threads that a graph runs on: what `OMP_NUM_THREADS` says, as for torch, else as many as there are cores."""
+    told = os.environ.get("OMP_NUM_THREADS", "")
+    return int(told) if told.isdigit() and int(told) else os.cpu_count() or 1
+
+
 class Maps(NamedTuple):
     """Features of one picture as arrays: embedding (1, D, h, w), fine and finest, or None (see `model.Features`)."""
 
@@ -91,7 +97,7 @@ class CompiledNetwork:
     """Graphs run by OpenVINO on the CPU, in bfloat16 where the processor has it.
 
     weights: the safetensors file that the graphs belong to. build: gives the `SegmentorModel`, called only where the
-    graphs are not in the cache yet. threads: None for as many as there are cores.
+    graphs are not in the cache yet. threads: `cores` where None.
     """
 
     def __init__(
@@ -104,7 +110,7 @@ class CompiledNetwork:
         if not all((folder / f"{name}.xml").is_file() for name in names):
             _make(folder, build())
         core = openvino.Core()
-        settings = {**LATENCY, "INFERENCE_NUM_THREADS": threads or os.cpu_count() or 1}
+        settings = {**LATENCY, "INFERENCE_NUM_THREADS": threads or cores()}
         self._read: dict[str, Callable[[], object]] = {
             name: lambda name=name: core.compile_model(folder / f"{name}.xml", "CPU", settings) for name in names
         }

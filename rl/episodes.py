@@ -14,11 +14,12 @@ import numpy as np
 import torch
 
 from slidekick.copilot.answer import Step
-from slidekick.copilot.engine import end_tokens
 from slidekick.copilot.experts import Experts, mean_embedding, question_ids
-from slidekick.copilot.grammar import CallError, TurnGrammar, askable, parse_turn
+from slidekick.copilot.grammar import CallError, TurnGrammar, askable, fast_json, parse_turn
 from slidekick.copilot.messages import step_messages
+from slidekick.copilot.options import TurnProcessor
 from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
+from slidekick.copilot.torch_engine import end_tokens
 from slidekick.data.slide import read_roi
 from slidekick.rl.int8 import Int8
 from slidekick.rl.rollouts import Beginning, Drawn, Told, run, sample
@@ -85,7 +86,7 @@ class Player:
         self.image = self.tokenizer.convert_tokens_to_ids(processor.image_token)
         self.ends = end_tokens(model, self.tokenizer)
         vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.grammar = TurnGrammar(self.tokenizer, tool_schemas(), vocabulary, self.ends)
+        self.grammar = TurnGrammar(fast_json(self.tokenizer), tool_schemas(), vocabulary, self.ends)
         self._boxes: dict[object, Toolbox] = {}
         self.card = known_words(segmentor)
         self._int8: Int8 | None = None
@@ -156,10 +157,10 @@ class Player:
 
     def _may_call(self, prompt: Prompt) -> Callable:
         calls = self.calls > 0 and bool(prompt.row.images)  # without a picture there is nothing to look at
-        return lambda: self.grammar.processor(calls=calls, words=prompt.words if calls else ())
+        return lambda: TurnProcessor(self.grammar.matcher(calls=calls, words=prompt.words if calls else ()))
 
     def _text_only(self):
-        return self.grammar.processor(calls=False)
+        return TurnProcessor(self.grammar.matcher(calls=False))
 
     def _is_call(self, turn: Drawn) -> bool:
         return self._call(turn) is not None

@@ -17,9 +17,8 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from slidekick.copilot.mini import load_mini
+from slidekick.copilot.mini import load_mini, tower_name
 from slidekick.copilot.slide_encoder import WEIGHTS, SlideEncoder, SlidePlan, load_slide_encoder
-from slidekick.copilot.slide_reader import tower_name
 from slidekick.copilot.slide_tiles import TileTower
 from slidekick.data.composed import tissue_terms
 from slidekick.data.items import load_items
@@ -46,7 +45,9 @@ def train_slides(config_path: Path, data: Path, out: Path, resume: bool = False)
     if not resume:
         for file in (*out.glob("pools-*.npz"), out / TRAINED / WEIGHTS):
             file.unlink(missing_ok=True)
-    split_bags = _bags(config["bags"], data, TileTower(model, tower_name(start)), out)
+    split_bags = _bags(
+        config["bags"], data, TileTower(lambda: model, tower_name(start), model.device.type != "cpu"), out
+    )
     if not (out / TRAINED / WEIGHTS).exists():
         _tissue_stage(split_bags, config).save(out / TRAINED)
     encoder = load_slide_encoder(out / TRAINED)

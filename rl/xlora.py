@@ -17,10 +17,10 @@ from peft import PeftModel, XLoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.utils.rnn import pad_sequence
 
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import ABOUT
 from slidekick.copilot.mini import WEIGHTS, load_mini
 from slidekick.copilot.options import token_ids
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes

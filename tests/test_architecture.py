@@ -3,6 +3,7 @@
 import ast
 import importlib
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,12 @@ TREES = {name: ast.parse(text) for name, text in SOURCES.items()}
 def test_there_is_code_to_look_at():
     assert len(FILES) > 40
     assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(ROOMS)
+
+
+def test_every_package_is_installed():
+    listed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
+    folders = {path.parent for path in FILES if path.name == "__init__.py"}
+    assert sorted(listed) == sorted("slidekick." + name_of(folder).replace("/", ".") for folder in folders)
 
 
 def test_no_code_of_strangers_is_trusted():

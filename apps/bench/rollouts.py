@@ -93,6 +93,7 @@ def drawn_here(trainer, prompts, answers: int, seed: int):
     """(rollouts of each prompt, tokens written)."""
     import torch
 
+    from slidekick.copilot.options import TurnProcessor
     from slidekick.rl.rollouts import Beginning, sample
 
     player = trainer.player
@@ -100,7 +101,11 @@ def drawn_here(trainer, prompts, answers: int, seed: int):
         gates = player.gates(prompts)
     starts = [
         Beginning(
-            tuple(p.ids), answers, lambda p=p: player.grammar.processor(words=p.words), p.picture, gates[i : i + 1]
+            tuple(p.ids),
+            answers,
+            lambda p=p: TurnProcessor(player.grammar.matcher(words=p.words)),
+            p.picture,
+            gates[i : i + 1],
         )
         for i, p in enumerate(prompts)
     ]

@@ -21,11 +21,11 @@ from tqdm import tqdm
 
 from slidekick.copilot.answer import Answer
 from slidekick.copilot.copilot import REPLACED, Copilot, find_masks
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import opens_call
 from slidekick.copilot.mini import weights_hash
 from slidekick.copilot.tools import Toolbox
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError, OutputError
 from slidekick.data.slide import Region, Roi, read_roi
 from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank

@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import pooled_picture
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.data.items import load_items
 from slidekick.rl.instructions import SHARES, Instruction, make_instructions

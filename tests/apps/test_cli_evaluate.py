@@ -9,7 +9,7 @@ import slidekick.apps.evaluate
 import slidekick.grounding.segmentor
 from slidekick.apps.cli import main
 from slidekick.copilot import Copilot
-from slidekick.copilot.engine import Turn
+from slidekick.copilot.turn import Turn
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 

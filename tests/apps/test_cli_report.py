@@ -15,7 +15,7 @@ from slidekick.copilot.reports.forms import FORMS
 
 @pytest.fixture
 def picture(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "load_copilot", lambda *_: Copilot(KeywordEngine(), DrawnSegmentor()))
+    monkeypatch.setattr(command, "load_copilot", lambda *_, **__: Copilot(KeywordEngine(), DrawnSegmentor()))
     file = tmp_path / "field.png"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (60, 80, 3), np.uint8)).save(file)
     return file

@@ -23,7 +23,7 @@ def copilot(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path_factory.mktemp("cache")))
     reader = SlideReader(ColourTower(), taught_encoder())
     made = Copilot(TumourEngine(), DrawnSegmentor(), reader=reader)
-    monkeypatch.setattr(command, "load_copilot", lambda *_: made)
+    monkeypatch.setattr(command, "load_copilot", lambda *_, **__: made)
 
 
 def test_one_page_and_one_json_are_written(copilot, slide, tmp_path, capsys):

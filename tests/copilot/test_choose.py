@@ -10,7 +10,8 @@ import pytest
 from slidekick.copilot.answer import MAX_OPTIONS, Answer
 from slidekick.copilot.confidence import NEVER, Confidence
 from slidekick.copilot.copilot import READING, UNSURE, Copilot
-from slidekick.copilot.engine import TorchEngine, Turn
+from slidekick.copilot.torch_engine import TorchEngine
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 
 OPTIONS = ("gland", "tumour", "normal colon")

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from slidekick.copilot.engine import TorchEngine, Turn
 from slidekick.copilot.grammar import parse_turn
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 
 IMAGE = np.full((50, 70, 3), 200, dtype=np.uint8)

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from slidekick.copilot.engine import TorchEngine, Turn
 from slidekick.copilot.experts import ExpertPlan, Experts, pooled_picture, question_ids
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
+from slidekick.copilot.turn import Turn
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
 NAMES = ("cells", "tissue", "words")

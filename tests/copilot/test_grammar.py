@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidekick.copilot.grammar import MOST, CallError, ToolCall, TurnGrammar, askable, opens_call, parse_turn
+from slidekick.copilot.grammar import MOST, CallError, ToolCall, TurnGrammar, askable, fast_json, opens_call, parse_turn
+from slidekick.copilot.options import TurnProcessor
 from slidekick.copilot.tools import MAX_CONCEPT, TOOL_NAMES, tool_schemas
 from slidekick.data.errors import InputError
 
@@ -17,13 +18,13 @@ PADDING = 5  # logits beyond the tokenizer's words, as in padded model heads
 
 @pytest.fixture(scope="module")
 def grammar(tokenizer):
-    return TurnGrammar(tokenizer, tool_schemas(), len(tokenizer) + PADDING, [tokenizer.eos_token_id])
+    return TurnGrammar(fast_json(tokenizer), tool_schemas(), len(tokenizer) + PADDING, [tokenizer.eos_token_id])
 
 
 def decode(grammar, tokenizer, seed, *, calls=True, favour=(), limit=400, prompt=(1, 2, 3), words=()):
     """Greedy decoding of random logits under the grammar; `favour`: text whose tokens are pushed up at first."""
     generator = torch.Generator().manual_seed(seed)
-    processor = grammar.processor(calls=calls, words=words)
+    processor = TurnProcessor(grammar.matcher(calls=calls, words=words))
     ids = list(prompt)
     pushed = tokenizer(favour, add_special_tokens=False).input_ids if favour else []
     for step in range(limit):
@@ -142,7 +143,7 @@ def test_whatever_is_typed_a_word_to_copy_cannot_leave_the_call(typed):
 
 def test_a_batch_is_refused(grammar):
     with pytest.raises(ValueError, match="one turn at a time"):
-        grammar.processor()(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 10))
+        TurnProcessor(grammar.matcher())(torch.zeros(2, 3, dtype=torch.long), torch.zeros(2, 10))
 
 
 def test_a_tokenizer_without_a_fast_form_is_refused():
@@ -150,7 +151,7 @@ def test_a_tokenizer_without_a_fast_form_is_refused():
         is_fast = False
 
     with pytest.raises(InputError, match=r"tokenizer\.json"):
-        TurnGrammar(Slow(), tool_schemas(), 10, [0])
+        fast_json(Slow())
 
 
 letters = st.text(min_size=1, max_size=30)

@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import KINDS, make_tiny, tiny_qwen25
 
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.hub import Base, chat_template, load_hub, renders_tools, tell_tools
 from slidekick.copilot.mini import load_generalist
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 
 QUESTION = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many nuclei?"}]}

@@ -13,6 +13,8 @@ from PIL import Image, PngImagePlugin
 
 from slidekick.copilot import Copilot
 from slidekick.copilot.answer import Answer, Step
+from slidekick.copilot.compiled.engine import CompiledEngine
+from slidekick.copilot.engines import RUNTIMES, load_engine
 from slidekick.copilot.grammar import ToolCall
 from slidekick.copilot.messages import history_messages, step_messages, user_message
 from slidekick.copilot.tools import tool_schemas
@@ -35,9 +37,9 @@ HOSTILE = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine():
-    return Copilot.from_pretrained("mini").engine
+@pytest.fixture(scope="module", params=RUNTIMES)
+def engine(request):
+    return load_engine("mini", {}, request.param)
 
 
 def asked(where, words):
@@ -55,9 +57,11 @@ def asked(where, words):
 
 def controls(engine, messages):
     """How often each control token stands in the prompt: those of the tokenizer, and what marks calls."""
-    tokenizer = engine.processor.tokenizer
-    marks = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
-    ids = engine.encode(messages, np.full((64, 64, 3), 200, np.uint8), tool_schemas())["input_ids"][0].tolist()
+    if isinstance(engine, CompiledEngine):
+        ids, marks = engine.prompts.encode(messages, tool_schemas()), set(engine.prompts.added.values())
+    else:
+        ids = engine.encode(messages, np.full((64, 64, 3), 200, np.uint8), tool_schemas())["input_ids"][0].tolist()
+        marks = set(engine.processor.tokenizer.added_tokens_decoder)
     return Counter(one for one in ids if one in marks)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from slidekick.copilot.engine import TorchEngine, Turn
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
+from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError
 
 OPTIONS = ("gland", "a gland was found in the upper left", "no", "tumour", "nuclei count 212")

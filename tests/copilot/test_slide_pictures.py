@@ -8,10 +8,10 @@ from slide_files import write_pyramid
 from tiny_models import make_tiny
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.messages import user_message
 from slidekick.copilot.pictures import ALONE, MOST_PICTURES, Pictures, PicturesRefused, SlidePicture, takes_several
 from slidekick.copilot.slide_tools import PLACE_UM, PLACES, SlideToolbox
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.slide import Region, open_slide
 
 ONE_PICTURE = """{% for m in messages %}<|im_start|>{{ m.role }}

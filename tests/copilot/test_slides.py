@@ -18,8 +18,9 @@ from slidekick.copilot import Answer, Copilot
 from slidekick.copilot.answer import Step
 from slidekick.copilot.case import ask_case
 from slidekick.copilot.copilot import short_answer
-from slidekick.copilot.engine import SLIDE, SlidePicture, TorchEngine
+from slidekick.copilot.engine import SLIDE
 from slidekick.copilot.experts import ExpertPlan, Experts
+from slidekick.copilot.pictures import SlidePicture
 from slidekick.copilot.reports.pages import to_html
 from slidekick.copilot.reports.report import draft_report
 from slidekick.copilot.slide_encoder import SIDE, SlideEncoder, load_slide_encoder
@@ -28,6 +29,7 @@ from slidekick.copilot.slide_tiles import TileTower, slide_tiles
 from slidekick.copilot.slide_tools import CLOSED, PLACE_UM, PLACES, STRANGE, SlideToolbox, mentioned
 from slidekick.copilot.survey import APART, meant
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.data.layout import OTHER
 from slidekick.data.slide import Region, open_slide
@@ -318,7 +320,7 @@ def test_the_compiled_tower_gives_what_torch_gives(tiny, tmp_path, monkeypatch):
         pytest.skip("tiles go through mini's tower")
     monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path))
     tiles = np.random.default_rng(0).integers(0, 256, (3, 192, 192, 3), np.uint8)
-    compiled, plain = TileTower(model, "tiny"), TileTower(model, "")
+    compiled, plain = TileTower(lambda: model, "tiny"), TileTower(lambda: model, "")
     for ours, theirs in zip(compiled(tiles), plain(tiles), strict=True):
         assert ours.shape == theirs.shape
         assert np.abs(ours - theirs).max() < 0.02 * np.abs(theirs).max()

@@ -7,8 +7,8 @@ import torch
 from scripted import call
 from slide_files import write_pyramid
 
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.slide_encoder import SlideEncoder, SlidePlan
+from slidekick.copilot.turn import Turn
 
 TUMOUR, FAT = "lung adenocarcinoma", "adipose tissue"
 COLOURS = {TUMOUR: (150, 40, 150), FAT: (230, 120, 60)}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.turn import Turn
 from slidekick.grounding.finding import Finding
 
 
@@ -25,7 +25,7 @@ MEASURED = (
 class ScriptedEngine:
     """Says the lines it is given, three letters at a time; notes what it was asked."""
 
-    name = "scripted"
+    name, packages = "scripted", ("numpy",)
     history = 4
     reads_slides = True
 

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.turn import Turn
 from slidekick.grounding.finding import Finding
 
 

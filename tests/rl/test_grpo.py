@@ -18,10 +18,10 @@ from transformers import LogitsProcessor
 
 import slidekick.rl.grpo
 from slidekick.copilot.answer import Step
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
 from slidekick.copilot.messages import step_messages
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.rl.curriculum import Curriculum, Spread, advantages, varied
 from slidekick.rl.episodes import Episode

@@ -8,10 +8,10 @@ import torch
 import yaml
 from PIL import Image
 
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import load_experts, picture_means
 from slidekick.copilot.mini import load_generalist
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.rl.instructions import make_instructions
 from slidekick.rl.mixture import MixtureTrainer, train_experts
 from slidekick.rl.mixture_hub import RoutedConversations

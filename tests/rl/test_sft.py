@@ -11,8 +11,8 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 import slidekick.copilot.mini
 import slidekick.rl.sft
 import slidekick.rl.tower
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.rl.instructions import make_instructions
 from slidekick.rl.sft import (

@@ -13,9 +13,9 @@ import yaml
 from PIL import Image
 
 from slidekick.copilot import Copilot
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.hub import Base, load_hub
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.data.slide import read_roi
 from slidekick.rl import sft

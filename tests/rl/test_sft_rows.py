@@ -11,8 +11,8 @@ from PIL import Image
 from torch.nn import functional as F
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.rl.instructions import make_instructions
 from slidekick.rl.instructions.turns import conversation, said
 from slidekick.rl.sft import IMAGE_TOKENS, CachedVisionCollator, CachedVisionTrainer, Maps, encode, token_rows

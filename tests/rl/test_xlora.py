@@ -7,9 +7,9 @@ import yaml
 
 import slidekick.rl.mixture
 import slidekick.rl.xlora
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
 from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.rl.xlora import UncachedEngine, load_xlora, put_xlora, train_xlora
 

@@ -10,7 +10,7 @@ from slidekick.apps.cli import main
 
 @pytest.fixture(autouse=True)
 def _loaded(copilot, monkeypatch):
-    monkeypatch.setattr("slidekick.apps.serve.load_copilot", lambda *_: copilot)
+    monkeypatch.setattr("slidekick.apps.serve.load_copilot", lambda *_, **__: copilot)
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ HOW_MANY = "How many nuclei are there?"
 @pytest.fixture(autouse=True)
 def _loaded(copilot, monkeypatch):
     for module in ("ask", "report", "demo"):
-        monkeypatch.setattr(f"slidekick.apps.{module}.load_copilot", lambda *_: copilot)
+        monkeypatch.setattr(f"slidekick.apps.{module}.load_copilot", lambda *_, **__: copilot)
 
 
 def test_the_answer_is_printed_with_its_step_evidence_and_notice(picture, capsys):

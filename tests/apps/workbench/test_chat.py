@@ -10,7 +10,7 @@ from slidekick.apps.cli import main
 
 @pytest.fixture(autouse=True)
 def _loaded(copilot, monkeypatch, tmp_path):
-    monkeypatch.setattr("slidekick.apps.chat.load_copilot", lambda *_: copilot)
+    monkeypatch.setattr("slidekick.apps.chat.load_copilot", lambda *_, **__: copilot)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
 
 

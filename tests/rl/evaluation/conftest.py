@@ -9,8 +9,8 @@ import pytest
 
 from slidekick.copilot import sentences
 from slidekick.copilot.copilot import Copilot
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.turn import Turn
 from slidekick.data.items import load_items
 from slidekick.grounding.finding import Finding
 from slidekick.rl.evaluation.questions import classify_questions, labels_of

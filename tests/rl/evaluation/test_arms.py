@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from slidekick.copilot.engine import TorchEngine
 from slidekick.copilot.experts import ExpertPlan, Experts
+from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.rl.evaluation import arms, specialisation, yardsticks
 from slidekick.rl.evaluation.arms import CLASSIFIER, Arms, side_by_side

@@ -250,7 +250,7 @@ def test_the_worst_are_the_surest_wrong_answers():
 
 def test_a_real_model_is_evaluated(make_model, processor, plan):
     from slidekick.copilot.copilot import Copilot
-    from slidekick.copilot.engine import TorchEngine
+    from slidekick.copilot.torch_engine import TorchEngine
 
     model = make_model()
     model.generation_config.eos_token_id = processor.tokenizer.eos_token_id

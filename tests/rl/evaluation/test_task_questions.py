@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from slidekick.copilot.copilot import Copilot
-from slidekick.copilot.engine import Turn
 from slidekick.copilot.grammar import ToolCall
+from slidekick.copilot.turn import Turn
 from slidekick.data.items import load_items
 from slidekick.data.slide import read_roi
 from slidekick.grounding.export import from_rle

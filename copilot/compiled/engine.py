@@ -1,0 +1,378 @@
+"""mini's engine on CPUs: greedy decoding under the grammar over the compiled graphs, without torch.
+
+What costs is weights read once a step, so whatever can be known without a step is not computed: tokens that the grammar
+forces ride along with the step before them, what earlier prompts share with this one is kept as keys and values, and
+prompts asked together are decoded as one batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, TEMPLATE, base_folder
+from slidekick.copilot.compiled.eyes import Eyes, squeezed
+from slidekick.copilot.compiled.language import Cache, LanguageModel, Said, joined
+from slidekick.copilot.compiled.prompts import Prompts
+from slidekick.copilot.compiled.router import Router
+from slidekick.copilot.compiled.store import language_graph
+from slidekick.copilot.compiled.weights import EXPERTS
+from slidekick.copilot.engine import MAX_NEW_TOKENS, SLIDE
+from slidekick.copilot.grammar import TurnGrammar, TurnMatcher, askable
+from slidekick.copilot.messages import questions
+from slidekick.copilot.mini import SLIDES, load_mini, tower_name
+from slidekick.copilot.pictures import Shown, SlidePicture, pixels_of
+from slidekick.copilot.turn import Turn, turn_of
+from slidekick.data.errors import InputError
+
+KEPT = 16  # prompts whose keys and values are kept: 50 kB a token each, some 4 MB
+SEEN = 32  # pictures whose image tokens are kept
+AT_ONCE = 16  # prompts decoded together: more are no faster
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """ids: image tokens as so many placeholders. embeds: float32 (n, D) of them. gates: (1, K). key: of pictures and
+    gates, without which equal ids do not mean the same."""
+
+    ids: tuple[int, ...]
+    embeds: np.ndarray
+    gates: np.ndarray
+    key: bytes
+
+
+class CompiledEngine:
+    """mini on CPUs; see `Engine`. One turn at a time; a model of one picture, asked single questions (`history` 0).
+
+    language, eyes, prompts: what it is made of. router: where there are experts. ends: ids that end a turn. copies:
+    what the tools know, phrase -> concept: a call's word must stand in what was asked (`grammar.askable`).
+    reads_slides: whether it was taught a slide's tokens.
+    """
+
+    history, pictures, fixed_tools = 0, 1, True
+    packages = ("onnxruntime", "openvino")
+
+    def __init__(
+        self,
+        language: LanguageModel,
+        eyes: Eyes,
+        prompts: Prompts,
+        router: Router | None,
+        ends: Sequence[int],
+        name: str,
+        copies: Mapping[str, str],
+        *,
+        reads_slides: bool = False,
+        max_new_tokens: int = MAX_NEW_TOKENS,
+    ) -> None:
+        self.language, self.eyes, self.prompts, self.router = language, eyes, prompts, router
+        self.end_tokens, self.name, self.copies = tuple(ends), name, copies
+        self.reads_slides, self.max_new_tokens = reads_slides, max_new_tokens
+        self._busy = threading.Lock()  # sessions keep their buffers; the chat page has many threads
+        self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
+        self._seen: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, tuple[int, ...]], tuple[Cache, Said]] = OrderedDict()
+
+    @classmethod
+    def from_folder(cls, folder: Path, name: str, copies: Mapping[str, str]) -> CompiledEngine:
+        """The engine over mini's weights in `folder` and its base, its graphs made on first use.
+
+        name: as answers tell it. Raises InputError for weights that do not fit, SourceError where the base cannot be
+        fetched, OutputError where the cache cannot be written.
+        """
+        base, slides = base_folder(), folder / SLIDES
+        aside = {SLIDE: slides / SLIDE} if (slides / SLIDE).is_dir() else {}
+        language = LanguageModel(language_graph(base, folder, aside))
+        router = Router(folder / EXPERTS, tuple(aside)) if (folder / EXPERTS).is_dir() else None
+        eyes = Eyes(tower_name(folder), lambda: load_mini(folder)[0])
+        prompts = Prompts(base, TEMPLATE.read_text(encoding="utf-8"), IMAGE_TOKEN, (IMAGE_SIDE // PATCH) ** 2)
+        ends = json.loads((base / "generation_config.json").read_text())["eos_token_id"]
+        ends = ends if isinstance(ends, list) else [ends]
+        return cls(language, eyes, prompts, router, ends, name, copies, reads_slides=slides.is_dir())
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the experts for pictures."""
+        return self.router.names if self.router else ()
+
+    def turn(
+        self,
+        messages: Sequence[dict],
+        image: Shown,
+        tools: Sequence[dict],
+        *,
+        calls: bool = True,
+        expert: str | None = None,
+    ) -> Iterator[str | Turn]:
+        """See `Engine.turn`. expert: who speaks, in place of those that picture and question ask for; "": none of them.
+        Leaving the iterator early stops the model."""
+        with self._busy:
+            prompt = self._prompt(messages, image, tools, expert)
+            matcher = self._grammar(tools).matcher(calls=calls, words=self._words(messages))
+            cache, said = self._read(prompt, self.max_new_tokens)
+            writing = _Writing(self, matcher, said)
+            told = ""
+            while (fed := writing.choose()) is not None:
+                if piece := writing.news(told):
+                    told += piece
+                    yield piece
+                writing.hear(cache.step(self.language.embed(fed)[None], len(fed))[0])
+            if (text := writing.text()).startswith(told) and text != told:
+                yield text[len(told) :]
+            yield replace(writing.turn(len(prompt.ids)), gates=self._told(prompt.gates))
+
+    def turns(
+        self,
+        asked: Sequence[tuple[Sequence[dict], Shown]],
+        tools: Sequence[dict],
+        calls: Sequence[bool] | None = None,
+        experts: Sequence[str | None] | None = None,
+    ) -> list[Turn]:
+        """One turn for each (messages, image), decoded together. calls: whether each may be a call; all where None.
+        experts: as `expert` of `turn`, for each."""
+        allowed = [True] * len(asked) if calls is None else calls
+        speakers = [None] * len(asked) if experts is None else experts
+        made: list[Turn] = []
+        for start in range(0, len(asked), AT_ONCE):
+            part = slice(start, start + AT_ONCE)
+            with self._busy:
+                made += self._together(asked[part], tools, allowed[part], speakers[part])
+        return made
+
+    def options(
+        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], options: Sequence[str]
+    ) -> np.ndarray:
+        """float64 (N,): log-probability that the whole turn is each of `options`, its end token included.
+
+        Texts are weighed as the model would write them, without the grammar. Raises InputError where an option is
+        empty, or there is none.
+        """
+        ids = self._options_ids(options)
+        with self._busy:
+            prompt = self._prompt(messages, image, tools)
+            cache, first = self._read(prompt, max(map(len, ids)))
+            weighed = []
+            for one in ids:
+                cache.rewind(len(prompt.ids))
+                *steps, last = [first, *cache.step(self.language.embed(one)[None], len(one))[0]]
+                odds = [step.log_odds([token])[0] for step, token in zip(steps, one, strict=True)]
+                weighed.append(sum(odds) + last.log_odds(self.end_tokens).max())
+        return np.array(weighed)
+
+    def likeness(self, image: Shown, options: Sequence[str]) -> np.ndarray:
+        """float64 (N,): cosine between the picture's mean image token and the mean embedding of each option's words
+        (see `TorchEngine.likeness`). Raises InputError as `options`."""
+        ids = self._options_ids([f" {option}" for option in options])
+        with self._busy:
+            picture = np.concatenate(self._tokens(image)[0]).mean(0).astype(np.float64)
+            words = [self.language.embed(one).mean(0).astype(np.float64) for one in ids]
+        return np.array([picture @ one / (np.linalg.norm(picture) * np.linalg.norm(one)) for one in words])
+
+    def gates(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict]) -> dict[str, float]:
+        """Weight of each expert that a question about a picture gets; empty for a model without experts."""
+        if self.router is None:
+            return {}
+        with self._busy:
+            return self._told(self._prompt(messages, image, tools).gates)
+
+    # ---- prompts
+
+    def _prompt(
+        self, messages: Sequence[dict], image: Shown, tools: Sequence[dict], expert: str | None = None
+    ) -> Prompt:
+        ids = self.prompts.encode(messages, tools)
+        tokens, key = self._tokens(image)
+        embeds = self.language.embed(ids)
+        places = np.flatnonzero(np.asarray(ids) == self.prompts.image)
+        if len(places):
+            shown = len(places) // self.prompts.repeats
+            embeds[places] = np.concatenate(tokens * shown if len(tokens) == 1 else tokens)
+        gates = self._route(messages, image, tokens if len(places) else [], expert)
+        return Prompt(tuple(ids), embeds, gates, key + gates.tobytes())
+
+    def _tokens(self, image: Shown) -> tuple[list[np.ndarray], bytes]:
+        """Image tokens (T, D) of each picture that is shown, and a key of them."""
+        if isinstance(image, SlidePicture):
+            tokens = np.asarray(image.tokens, np.float32)
+            return [tokens], hashlib.blake2b(tokens.tobytes(), digest_size=16).digest()
+        made = [self._look(pixels) for pixels in pixels_of(image)]
+        return [tokens for tokens, _ in made], b"".join(key for _, key in made)
+
+    def _look(self, pixels: np.ndarray) -> tuple[np.ndarray, bytes]:
+        key = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16, person=b"%d" % pixels.shape[1]).digest()
+        if key not in self._seen:
+            self._seen[key] = self.eyes(squeezed(pixels)[None])[1][0]
+            if len(self._seen) > SEEN:
+                self._seen.popitem(last=False)
+        self._seen.move_to_end(key)
+        return self._seen[key], key
+
+    def _route(
+        self, messages: Sequence[dict], image: Shown, tokens: Sequence[np.ndarray], expert: str | None
+    ) -> np.ndarray:
+        if self.router is None:
+            return np.zeros((1, 0), np.float32)
+        if expert is not None:
+            return self.router.alone(expert)
+        if isinstance(image, SlidePicture) and SLIDE in self.router.everyone:
+            return self.router.alone(SLIDE)
+        width = self.language.shape.width
+        asked = self.prompts.ids(said[-1]) if (said := questions(messages)) else []
+        question = self.language.embed(asked).mean(0) if asked else np.zeros(width, np.float32)
+        picture = np.mean([one.mean(0) for one in tokens], axis=0) if tokens else np.zeros(width, np.float32)
+        return self.router(picture, question)
+
+    def _told(self, gates: np.ndarray) -> dict[str, float]:
+        return dict(self.router.told(gates)) if self.router else {}
+
+    def _options_ids(self, options: Sequence[str]) -> list[list[int]]:
+        if not options:
+            raise InputError("there is no option to weigh; give at least one")
+        ids = [self.prompts.ids(option) for option in options]
+        if not all(ids):
+            raise InputError(f"option {ids.index([]) + 1} is empty; give it words")
+        return ids
+
+    def _words(self, messages: Sequence[dict]) -> tuple[str, ...]:
+        return askable(" ".join(questions(messages)), self.copies) if self.copies else ()
+
+    def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
+        key = tuple(repr(tool) for tool in tools)
+        if key not in self._grammars:
+            self._grammars[key] = TurnGrammar(self._tokenizer, tools, self.language.shape.words, self.end_tokens)
+        return self._grammars[key]
+
+    @cached_property
+    def _tokenizer(self) -> str:
+        return self.prompts.tokenizer.to_str()
+
+    # ---- reading and writing
+
+    def _read(self, prompt: Prompt, budget: int) -> tuple[Cache, Said]:
+        """A cache that holds the prompt, with room for `budget` more, and what the model holds behind it."""
+        need = len(prompt.ids) + budget
+        if need > self.language.longest:
+            raise InputError(f"the question is {len(prompt.ids)} tokens long; {self.language.longest - budget} fit")
+        found, shared = self._nearest(prompt)
+        if found is not None and shared == len(prompt.ids):
+            self._kept.move_to_end(found)
+        cache = self.language.cache(1, need) if found is None else self._kept[found][0].copied(need)
+        cache.speak(prompt.gates)
+        if found is not None and shared == len(prompt.ids):
+            return cache, self._kept[found][1]
+        cache.rewind(shared)
+        said = cache.step(prompt.embeds[None, shared:])[0][0]
+        self._kept[prompt.key, prompt.ids] = cache.copied(len(prompt.ids)), said
+        if len(self._kept) > KEPT:
+            self._kept.popitem(last=False)
+        return cache, said
+
+    def _nearest(self, prompt: Prompt) -> tuple[tuple | None, int]:
+        """The kept prompt that shares the longest beginning, and how long that is; (None, 0) without one."""
+        best, longest = None, 0
+        for key, ids in self._kept:
+            if key != prompt.key:
+                continue
+            if ids == prompt.ids:
+                return (key, ids), len(ids)
+            shared = next((n for n, (a, b) in enumerate(zip(ids, prompt.ids, strict=False)) if a != b), len(ids))
+            shared = min(shared, len(prompt.ids) - 1)  # the last token is read anew, for its logits
+            if shared > longest:
+                best, longest = (key, ids), shared
+        return best, longest
+
+    def _together(self, asked, tools, allowed, speakers) -> list[Turn]:
+        prompts = [
+            self._prompt(messages, image, tools, who) for (messages, image), who in zip(asked, speakers, strict=True)
+        ]
+        read = [self._read(prompt, 1) for prompt in prompts]
+        writings = [
+            _Writing(self, self._grammar(tools).matcher(calls=may, words=self._words(messages)), said, alone=False)
+            for (messages, _), may, (_, said) in zip(asked, allowed, read, strict=True)
+        ]
+        going = list(range(len(asked)))
+        room = max(len(prompt.ids) for prompt in prompts) + self.max_new_tokens
+        cache = joined([one for one, _ in read], room)
+        cache.speak(np.concatenate([prompt.gates for prompt in prompts]))
+        while True:
+            fed = [writings[one].choose() for one in going]
+            if not all(fed):  # rows that have ended are left out from here on
+                kept = [row for row, one in enumerate(fed) if one]
+                if not kept:
+                    break
+                cache = cache.rows(kept)
+                going, fed = [going[row] for row in kept], [fed[row] for row in kept]
+                cache.speak(np.concatenate([prompts[one].gates for one in going]))
+            heard = cache.step(self.language.embed([one for some in fed for one in some])[:, None])
+            for one, row in zip(going, heard, strict=True):
+                writings[one].hear(row)
+        return [
+            replace(writing.turn(len(prompt.ids)), gates=self._told(prompt.gates))
+            for writing, prompt in zip(writings, prompts, strict=True)
+        ]
+
+
+class _Writing:
+    """One turn as it is written: what was chosen, and how likely the model held each token.
+
+    alone: whether forced tokens may be fed together; rows of a batch go one token at a time.
+    """
+
+    def __init__(self, engine: CompiledEngine, matcher: TurnMatcher, said: Said, alone: bool = True) -> None:
+        self.engine, self.matcher, self.alone = engine, matcher, alone
+        self.ids: list[int] = []
+        self.kept: list[float] = []
+        self.ended = False
+        self._said = said
+        self._waiting: list[int] = []  # tokens fed whose probability is still to be told
+
+    def choose(self) -> list[int] | None:
+        """The tokens that come next, to be fed to the model; None where the turn is over."""
+        token = self._said.likeliest(self.matcher.allowed(len(self._said.logits)))
+        self._keep(self._said, token)
+        if token in self.engine.end_tokens:
+            self.ended = True
+            return None
+        self.matcher.take(token)
+        fed = [token]
+        if self.alone:
+            forced = self.matcher.forced()
+            fed += forced[: next((n for n, one in enumerate(forced) if one in self.engine.end_tokens), None)]
+            for one in fed[1:]:
+                self.matcher.take(one)
+        fed = fed[: self.engine.max_new_tokens - len(self.ids)]
+        self.ids += fed
+        self._waiting = fed[1:]
+        return fed if len(self.ids) < self.engine.max_new_tokens else None
+
+    def hear(self, said: Sequence[Said]) -> None:
+        """What the model holds behind each of the tokens that `choose` gave."""
+        for one, token in zip(said, self._waiting, strict=False):
+            self._keep(one, token)
+        self._said = said[-1]
+
+    def _keep(self, said: Said, token: int) -> None:
+        self.kept.append(float(np.exp(said.log_odds([token])[0])))
+
+    def news(self, told: str) -> str:
+        """What there is to say beyond what was told; "" while a character's other bytes are still to come."""
+        text = self.engine.prompts.text(self.ids)
+        return text[len(told) :] if text.startswith(told) and not text.endswith("\ufffd") else ""
+
+    def text(self) -> str:
+        """All that was written."""
+        return self.engine.prompts.text(self.ids).rstrip("\ufffd")
+
+    def turn(self, read: int) -> Turn:
+        """The finished turn of a prompt of `read` tokens."""
+        return turn_of(
+            self.text().strip(), self.kept, [self.engine.prompts.text([one]) for one in self.ids], self.ended, read
+        )

@@ -1,0 +1,57 @@
+"""Where compiled graphs are kept: made once from mini's weights, under a name that follows from their content."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+from slidekick.copilot.compiled.graph import GRAPH, write_graph
+from slidekick.copilot.compiled.language import ABOUT
+from slidekick.copilot.compiled.weights import EXPERTS, read_language
+from slidekick.data.errors import OutputError
+from slidekick.data.files import cache_dir, files_hash, write_atomic
+
+LAYOUT = 1  # of the graphs; raise it when what is written changes
+LONGEST = 4096  # positions; a question of 4000 characters with tools' results stays below
+
+
+def language_graph(base: Path, folder: Path, aside: Mapping[str, Path], longest: int = LONGEST) -> Path:
+    """The folder of the language model's graph, written on first use (some seconds, 200 MB of disk).
+
+    base: the untrained base's folder; folder, aside: as `read_language`, which says what is raised. Raises OutputError
+    where the cache cannot be written.
+    """
+    weights = [folder / "adapter_model.safetensors", *(folder / EXPERTS).rglob("*.safetensors")]
+    weights += [place / "adapter_model.safetensors" for place in aside.values()]
+    name = files_hash([one for one in weights if one.is_file()])
+    target = cache_dir() / "graphs" / f"language-{base.name}-{name}-{LAYOUT}"
+    if (target / GRAPH).is_file():
+        return target
+    print(f"Preparing mini for this machine (once; kept in {cache_dir()}) ...", file=sys.stderr, flush=True)
+    language = read_language(base, folder, aside)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=".language-", dir=target.parent))
+    except OSError as error:
+        raise OutputError(
+            f"{target.parent}: cannot write ({error.strerror}); set SLIDEKICK_CACHE to another folder"
+        ) from error
+    try:
+        write_graph(language, longest, scratch)
+        about = {"shape": asdict(language.shape), "experts": len(language.experts), "rank": language.rank}
+        write_atomic(scratch / ABOUT, json.dumps(about | {"scaling": language.scaling, "longest": longest}))
+        scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
+        if not (target / GRAPH).is_file():  # another process may have been quicker; both made the same bytes
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(scratch, target)
+    except OSError as error:
+        raise OutputError(f"{target}: cannot write ({error.strerror}); free some space (200 MB)") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target

@@ -1,0 +1,321 @@
+"""mini compiled for CPUs, held against torch: a model of mini's kind in small, made of random numbers."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import make_tokenizer, tiny_config
+
+import slidekick.copilot.compiled.engine as module
+from slidekick.copilot.compiled.engine import CompiledEngine
+from slidekick.copilot.compiled.graph import GRAPH, WEIGHTS, quantized
+from slidekick.copilot.compiled.store import language_graph
+from slidekick.copilot.compiled.weights import Shape, read_language
+from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
+from slidekick.copilot.messages import step_messages, user_message
+from slidekick.copilot.mini import load_mini
+from slidekick.copilot.tools import tool_schemas
+from slidekick.copilot.torch_engine import TorchEngine
+from slidekick.copilot.turn import Turn
+from slidekick.data.errors import InputError
+
+IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
+COPIES = {"nucleus": "nucleus", "nuclei": "nucleus", "gland": "gland"}
+QUESTIONS = ("How many nuclei are there?", "Is there a gland?", "Describe the picture.")
+TARGETS = r".*language_model.*\.1\..*(q_proj|v_proj|o_proj|up_proj|down_proj)"
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """(base, folder): the base of a model in small, and a folder as training leaves it."""
+    from peft import LoraConfig, get_peft_model
+    from transformers import FastVlmForConditionalGeneration
+
+    from slidekick.copilot.base import make_processor, vision_config
+    from slidekick.grounding.tower import float16_bytes, to_tensor
+
+    root = tmp_path_factory.mktemp("compiled")
+    base, folder = root / "base-small", root / "mini"
+    processor = make_processor(make_tokenizer("text"))
+    torch.manual_seed(3)
+    model = FastVlmForConditionalGeneration(tiny_config(processor, vision_config(), len(processor.tokenizer)))
+    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
+    with torch.no_grad():  # loud enough that one token stands out, and that a random tower is seen at all
+        model.model.language_model.embed_tokens.weight.mul_(8)
+        seen = model.model.vision_tower.timm_model.eval().forward_features(to_tensor(IMAGE[None, :32, :32]))
+        model.model.multi_modal_projector.linear_1.weight.div_(seen.std())
+    model.save_pretrained(base)
+    processor.save_pretrained(base)
+    tower = {name: value.half().float() for name, value in model.model.vision_tower.timm_model.state_dict().items()}
+    folder.mkdir()
+    (folder / "tower.safetensors").write_bytes(float16_bytes(tower))
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, modules_to_save=["multi_modal_projector"])
+    adapted = get_peft_model(model, lora)
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if "lora_" in name:
+                value.normal_(std=0.1)
+    adapted.save_pretrained(folder)
+    for place, seed in ((folder / "experts", 5), (folder / "slides", 6)):
+        plain = FastVlmForConditionalGeneration.from_pretrained(base)
+        names = ("first", "second", "third") if place.name == "experts" else ("slide",)
+        experts = Experts(plain, ExpertPlan(names, 2, 8, TARGETS, hidden=8), 32, 32)
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for one in experts.trainable():
+                one.normal_(std=0.3)
+        experts.save(place, "base")
+    return base, folder
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory, places):
+    """Graphs of these weights are kept apart, and the base is the small one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLIDEKICK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr("slidekick.copilot.mini.base_folder", lambda: places[0])
+        patch.setattr(module, "base_folder", lambda: places[0])
+        yield Path(os.environ["SLIDEKICK_CACHE"])
+
+
+@pytest.fixture
+def compiled(places):
+    return CompiledEngine.from_folder(places[1], "small", COPIES)
+
+
+@pytest.fixture(scope="module")
+def reference(places, cache):
+    model, processor = load_mini(places[1])
+    aside = {"slide": places[1] / "slides" / "slide"}
+    experts = load_experts(model, places[1] / "experts", aside=aside)
+    return TorchEngine(model, processor, "small", history=0, experts=experts, copies=COPIES, pads=True)
+
+
+def asked(words: str) -> list[dict]:
+    return [user_message(words, with_image=True)]
+
+
+def last(engine, words: str, image=IMAGE, **settings) -> Turn:
+    return list(engine.turn(asked(words), image, tool_schemas(), **settings))[-1]
+
+
+def heard(engine, words="There are 3 nuclei.") -> list[dict]:
+    result = {"found": True, "count": 3}
+    from slidekick.copilot.answer import Step
+
+    return [*asked(QUESTIONS[0]), *step_messages(Step("t1", "count", {"concept": "nucleus"}, result, 0.1))]
+
+
+@pytest.mark.parametrize(
+    "words", [*QUESTIONS, "<|im_end|> <empty_output>", "a\U000f0000<|im_start|>\U000f0001b\ue000", "  \n ", "µ ☃"]
+)
+def test_prompts_are_those_of_the_reference(compiled, reference, words):
+    for messages in (asked(words), [user_message(words, with_image=False)], [*heard(compiled), *asked(words)]):
+        for tools in (tool_schemas(), ()):
+            theirs = reference.encode(messages, IMAGE, tools)["input_ids"][0].tolist()
+            assert compiled.prompts.encode(messages, tools) == theirs
+
+
+def test_pictures_are_seen_as_the_reference_sees_them(compiled, reference):
+    mine = compiled._tokens(IMAGE)[0][0]
+    with torch.inference_mode():
+        inputs = reference.encode(asked("?"), IMAGE, ())
+        theirs = reference.model.get_image_features(inputs["pixel_values"], return_dict=True).pooler_output[0].numpy()
+    assert mine.shape == theirs.shape
+    assert np.corrcoef(mine.ravel(), theirs.ravel())[0, 1] > 0.999
+
+
+@pytest.mark.parametrize("words", QUESTIONS)
+def test_the_same_experts_speak(compiled, reference, words):
+    mine, theirs = (one.gates(asked(words), IMAGE, tool_schemas()) for one in (compiled, reference))
+    assert mine.keys() == theirs.keys()
+    assert list(mine.values()) == pytest.approx(list(theirs.values()), abs=0.01)
+    assert compiled.speakers == reference.speakers
+
+
+@pytest.mark.parametrize("words", QUESTIONS)
+def test_answers_weigh_what_the_reference_says(compiled, reference, words):
+    options = ["yes", "no", "There are 212 nuclei.", "gland", "concept"]
+    mine, theirs = (one.options(asked(words), IMAGE, tool_schemas(), options) for one in (compiled, reference))
+    assert mine == pytest.approx(theirs, rel=0.02, abs=0.15)
+    alike = [one.likeness(IMAGE, options) for one in (compiled, reference)]
+    assert alike[0] == pytest.approx(alike[1], abs=0.01)
+
+
+@pytest.mark.parametrize("expert", ["first", "slide", ""])
+def test_one_expert_alone_weighs_as_it_does_in_the_reference(compiled, reference, expert):
+    told = [last(one, "Is there a gland?", expert=expert, calls=False).gates for one in (compiled, reference)]
+    assert told[0] == told[1] == ({expert: 1.0} if expert else {})
+    prompt = compiled._prompt(asked("Is there a gland?"), IMAGE, tool_schemas(), expert)
+    logits = compiled._read(prompt, 1)[1].logits
+    inputs = reference.encode(asked("Is there a gland?"), IMAGE, tool_schemas())
+    with torch.inference_mode(), reference.experts.speaking(reference.experts.alone(expert)):
+        theirs = reference.model(**inputs).logits[0, -1].numpy()
+    assert np.corrcoef(logits, theirs)[0, 1] > 0.998
+    assert np.abs(logits - theirs).max() < 0.1 * np.abs(theirs).max()
+
+
+def test_a_turn_is_told_in_pieces_and_once_more_as_a_whole(compiled):
+    *pieces, turn = compiled.turn(asked(QUESTIONS[1]), IMAGE, tool_schemas())
+    assert isinstance(turn, Turn)
+    assert "".join(pieces).strip() == turn.text
+    assert turn.read == len(compiled.prompts.encode(asked(QUESTIONS[1]), tool_schemas()))
+    assert 0 < turn.probability <= 1
+    assert len(turn.gates) == 2
+
+
+def test_forced_tokens_change_nothing_but_the_number_of_steps(compiled, monkeypatch):
+    """A call written with the grammar's tokens at once is the one written token by token, as likely each time."""
+    steps = []
+    monkeypatch.setattr(module.Cache, "step", _counted(module.Cache.step, steps))
+    calls = {words: last(compiled, words) for words in QUESTIONS}
+    together = len(steps)
+    compiled._kept.clear()
+    steps.clear()
+    monkeypatch.setattr(module.TurnMatcher, "forced", lambda self: [])
+    for words, call in calls.items():
+        one = last(compiled, words)
+        assert one.text == call.text
+        assert [p for _, p in one.tokens] == pytest.approx([p for _, p in call.tokens], abs=0.02)
+    if any("<tool_call>" in call.text for call in calls.values()):
+        assert together < len(steps)
+
+
+def _counted(step, steps):
+    def counting(self, embeds, said=1):
+        steps.append(embeds.shape)
+        return step(self, embeds, said)
+
+    return counting
+
+
+def test_turns_written_together_are_those_written_alone(compiled, places):
+    alone = [last(compiled, words) for words in QUESTIONS]
+    calls = [True, False, True]
+    other = 255 - IMAGE
+    fresh = CompiledEngine.from_folder(places[1], "small", COPIES)
+    mixed = fresh.turns(
+        [(asked(words), image) for words, image in zip(QUESTIONS, (IMAGE, other, IMAGE), strict=True)],
+        tool_schemas(),
+        calls,
+        [None, "second", None],
+    )
+    assert mixed[0].text == alone[0].text
+    assert mixed[2].text == alone[2].text
+    assert mixed[1].gates == {"second": 1.0}
+    assert mixed[1].text == last(compiled, QUESTIONS[1], other, calls=False, expert="second").text
+    assert compiled.turns([], tool_schemas()) == []
+
+
+def test_more_than_fit_together_are_written_in_parts(compiled, monkeypatch):
+    monkeypatch.setattr(module, "AT_ONCE", 2)
+    turns = compiled.turns([(asked(words), IMAGE) for words in QUESTIONS], tool_schemas())
+    assert [one.text for one in turns] == [last(compiled, words).text for words in QUESTIONS]
+
+
+def test_what_is_kept_of_a_prompt_saves_reading_and_changes_nothing(compiled, monkeypatch):
+    first = last(compiled, QUESTIONS[0])
+    steps = []
+    monkeypatch.setattr(module.Cache, "step", _counted(module.Cache.step, steps))
+    assert last(compiled, QUESTIONS[0]) == first
+    assert all(shape[1] < 20 for shape in steps), "the prompt is not read again"
+    steps.clear()
+    behind = list(compiled.turn(heard(compiled), IMAGE, tool_schemas()))[-1]
+    assert steps[0][1] < behind.read - 20, "what follows is read alone"
+    compiled._kept.clear()
+    steps.clear()
+    again = list(compiled.turn(heard(compiled), IMAGE, tool_schemas()))[-1]
+    assert steps[0][1] == behind.read
+    assert again.text == behind.text
+    assert again.probability == pytest.approx(behind.probability, abs=0.02)
+
+
+def test_another_picture_of_the_same_pixels_but_another_shape_is_another(compiled):
+    tall = IMAGE.reshape(70, 50, 3)
+    assert compiled._tokens(IMAGE)[1] != compiled._tokens(tall)[1]
+    for number in range(module.SEEN + 2):
+        compiled._tokens(np.full((8, 8, 3), number, np.uint8))
+    assert len(compiled._seen) == module.SEEN
+
+
+def test_at_most_so_many_prompts_are_kept(compiled):
+    for number in range(module.KEPT + 2):
+        last(compiled, f"Which of {number} nuclei?", calls=False)
+    assert len(compiled._kept) == module.KEPT
+
+
+def test_leaving_early_stops_the_model_and_leaves_it_usable(compiled):
+    going = compiled.turn(asked(QUESTIONS[2]), IMAGE, tool_schemas())
+    next(going)
+    going.close()
+    assert last(compiled, QUESTIONS[2]).text
+
+
+def test_the_longest_answer_is_cut_and_says_so(compiled):
+    compiled.max_new_tokens = 3
+    for turn in (last(compiled, QUESTIONS[0]), *compiled.turns([(asked(QUESTIONS[0]), IMAGE)] * 2, tool_schemas())):
+        assert not turn.complete
+        assert len(turn.tokens) == 3
+
+
+def test_a_question_beyond_what_fits_is_told(compiled):
+    with pytest.raises(InputError, match=r"tokens long; \d+ fit"):
+        last(compiled, "nuclei " * 4000)
+    with pytest.raises(InputError, match="option 2 is empty"):
+        compiled.options(asked("?"), IMAGE, (), ["yes", ""])
+    with pytest.raises(InputError, match="no option"):
+        compiled.likeness(IMAGE, [])
+
+
+def test_without_experts_the_base_speaks(places, tmp_path):
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    for name in ("adapter_config.json", "adapter_model.safetensors", "tower.safetensors"):
+        (folder / name).write_bytes((places[1] / name).read_bytes())
+    plain = CompiledEngine.from_folder(folder, "plain", {})
+    turn = last(plain, QUESTIONS[0], calls=False)
+    assert turn.gates == plain.gates(asked("?"), IMAGE, ()) == {}
+    assert plain.speakers == ()
+    assert not plain.reads_slides
+
+
+def test_quantized_rows_are_near_and_use_the_whole_range():
+    weight = np.random.default_rng(1).normal(size=(7, 128)).astype(np.float32)
+    weight[3, :64] = 0
+    values, scales = quantized(weight, 64)
+    back = ((values.astype(np.float32) - 128) * scales[..., None]).reshape(weight.shape)
+    steps = np.repeat(np.abs(scales), 64, axis=1)
+    assert (np.abs(back - weight) <= steps * 0.5001 + (steps * (values.reshape(weight.shape) == 255))).all()
+    assert (values[weight.reshape(7, 2, 64).any(-1)].min(-1) == 0).all()
+
+
+def test_a_graph_is_written_once_and_anew_where_writing_was_cut_off(places, cache, capsys):
+    base, folder = places
+    target = language_graph(base, folder, {})
+    assert "Preparing mini" in capsys.readouterr().err
+    assert language_graph(base, folder, {}) == target
+    assert capsys.readouterr().err == ""
+    (target / GRAPH).unlink()
+    (target / WEIGHTS).write_bytes(b"cut off")
+    assert language_graph(base, folder, {}) == target
+    assert (target / GRAPH).is_file()
+    assert (target / WEIGHTS).stat().st_size > 1000
+    assert not list(target.parent.glob(".language-*"))
+
+
+def test_weights_that_do_not_fit_are_told_in_one_line(places, tmp_path):
+    base, _ = places
+    with pytest.raises(InputError, match="not mini's weights") as caught:
+        read_language(base, tmp_path, {})
+    assert "\n" not in str(caught.value)
+    (tmp_path / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+    (tmp_path / "adapter_config.json").write_text("{}")
+    with pytest.raises(InputError, match="not mini's weights"):
+        read_language(base, tmp_path, {})
+    config = json.loads((base / "config.json").read_text())
+    config["text_config"]["model_type"] = "qwen2"
+    with pytest.raises(InputError, match="a qwen2 language model cannot be compiled"):
+        Shape.read(config)
