@@ -57,14 +57,13 @@ def state_scale(slide, mpp: float | None) -> bool:
 
 
 def silence() -> None:
-    """Keep libraries' remarks off the user's screen: none of them is about the picture or the question."""
+    """Keep libraries' remarks off the user's screen: none of them is about the picture or the question. Nothing is
+    imported for it: mini does without transformers."""
     import logging
+    import os
     import warnings
 
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.set_verbosity_error()  # generation flags that the grammar decides
-    transformers_logging.disable_progress_bar()
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")  # generation flags that the grammar decides
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # 4-bit kernels that no CPU model here uses
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers\..*")
 

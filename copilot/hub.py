@@ -60,7 +60,9 @@ def load_hub(base: Base, **placement):
     or bitsandbytes is wanted and missing.
     """
     from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # of weights that lie here; what is fetched shows its own
     options = {"attn_implementation": base.attn_implementation, "quantization_config": _quantization(base)}
     options = placement | {key: value for key, value in options.items() if value is not None}
     try:

@@ -8,6 +8,7 @@ conversation does not end on it. No model, no text generation.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -247,14 +248,19 @@ def known_words(segmentor) -> Mapping[str, str]:
 
 @cache
 def tool_schemas() -> tuple[dict, ...]:
-    """JSON schemas of the tools in transformers' form, for a chat template's `tools`."""
-    from transformers.utils import get_json_schema
+    """JSON schemas of the tools in transformers' form, for a chat template's `tools`.
 
-    box = Toolbox(None, None)
-    schemas = [get_json_schema(getattr(box, name)) for name in TOOL_NAMES]
-    for schema in schemas:
-        schema["function"].pop("return", None)  # says only "object": tokens that every prompt would pay for
-    return tuple(schemas)
+    What `transformers.utils.get_json_schema` makes of their docstrings, which a test holds; made here, since importing
+    it takes longer than an answer.
+    """
+    return tuple(_schema(name, inspect.getdoc(getattr(Toolbox, name))) for name in TOOL_NAMES)
+
+
+def _schema(name: str, doc: str) -> dict:
+    purpose, _, concept = (part.strip() for part in re.split(r"(Args:\s+concept:)", doc))
+    argument = {"concept": {"type": "string", "description": concept}}
+    parameters = {"type": "object", "properties": argument, "required": ["concept"]}
+    return {"type": "function", "function": {"name": name, "description": purpose, "parameters": parameters}}
 
 
 def compact_result(tool: str, measured: Measurement | Finding) -> dict:

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 
 from slidekick.copilot.engine import MAX_HISTORY, MAX_NEW_TOKENS, SLIDE
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
-from slidekick.copilot.grammar import TurnGrammar, askable, fast_json
+from slidekick.copilot.grammar import Alphabet, TurnGrammar, alphabet, askable, fast_json
 from slidekick.copilot.hub import chat_template
 from slidekick.copilot.messages import questions
 from slidekick.copilot.options import TurnProcessor, token_ids, weigh, write
@@ -222,11 +222,15 @@ class TorchEngine:
         """What calls may name: any words where the model need not copy."""
         return () if self.copies is None else askable(" ".join(questions(messages)), self.copies)
 
+    @cached_property
+    def _alphabet(self) -> Alphabet:
+        vocab = self.model.get_output_embeddings().weight.shape[0]
+        return alphabet(fast_json(self.processor.tokenizer), vocab, self.end_tokens)
+
     def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
         key = tuple(repr(tool) for tool in tools)
         if key not in self._grammars:
-            vocab = self.model.get_output_embeddings().weight.shape[0]
-            self._grammars[key] = TurnGrammar(fast_json(self.processor.tokenizer), tools, vocab, self.end_tokens)
+            self._grammars[key] = TurnGrammar(self._alphabet, tools)
         return self._grammars[key]
 
     def _decode(self, inputs, grammar: LogitsProcessor) -> Iterator[str | Turn]:

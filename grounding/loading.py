@@ -40,6 +40,7 @@ def load_segmentor(folder: Path, runtime: str) -> Segmentor:
             network: Network = TorchNetwork(_model(config, folder / MODEL))
         else:
             network = CompiledNetwork(config, folder / MODEL, lambda: _model(config, folder / MODEL))
+            network.prepare()
     except (
         ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError, AttributeError,
         AssertionError, ArithmeticError,  # how SAM's modules refuse sizes that do not divide

@@ -15,7 +15,7 @@ import torch
 
 from slidekick.copilot.answer import Step
 from slidekick.copilot.experts import Experts, mean_embedding, question_ids
-from slidekick.copilot.grammar import CallError, TurnGrammar, askable, fast_json, parse_turn
+from slidekick.copilot.grammar import CallError, TurnGrammar, alphabet, askable, fast_json, parse_turn
 from slidekick.copilot.messages import step_messages
 from slidekick.copilot.options import TurnProcessor
 from slidekick.copilot.tools import Toolbox, known_words, tool_schemas
@@ -86,7 +86,7 @@ class Player:
         self.image = self.tokenizer.convert_tokens_to_ids(processor.image_token)
         self.ends = end_tokens(model, self.tokenizer)
         vocabulary = model.get_output_embeddings().weight.shape[0]
-        self.grammar = TurnGrammar(fast_json(self.tokenizer), tool_schemas(), vocabulary, self.ends)
+        self.grammar = TurnGrammar(alphabet(fast_json(self.tokenizer), vocabulary, self.ends), tool_schemas())
         self._boxes: dict[object, Toolbox] = {}
         self.card = known_words(segmentor)
         self._int8: Int8 | None = None

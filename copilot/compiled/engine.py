@@ -12,8 +12,8 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +26,14 @@ from slidekick.copilot.compiled.router import Router
 from slidekick.copilot.compiled.store import language_graph
 from slidekick.copilot.compiled.weights import EXPERTS
 from slidekick.copilot.engine import MAX_NEW_TOKENS, SLIDE
-from slidekick.copilot.grammar import TurnGrammar, TurnMatcher, askable
+from slidekick.copilot.grammar import Alphabet, TurnGrammar, TurnMatcher, alphabet, askable
 from slidekick.copilot.messages import questions
 from slidekick.copilot.mini import SLIDES, load_mini, tower_name
 from slidekick.copilot.pictures import Shown, SlidePicture, pixels_of
 from slidekick.copilot.turn import Turn, turn_of
 from slidekick.data.errors import InputError
 
-KEPT = 16  # prompts whose keys and values are kept: 50 kB a token each, some 4 MB
+KEPT = 16  # prompts and turns whose keys and values are kept: 50 kB a token, some 4 MB each
 SEEN = 32  # pictures whose image tokens are kept
 AT_ONCE = 16  # prompts decoded together: more are no faster
 
@@ -76,10 +76,15 @@ class CompiledEngine:
         self.language, self.eyes, self.prompts, self.router = language, eyes, prompts, router
         self.end_tokens, self.name, self.copies = tuple(ends), name, copies
         self.reads_slides, self.max_new_tokens = reads_slides, max_new_tokens
+        background = ThreadPoolExecutor(1)  # what the first question needs, while other things are loaded
+        tokenizer, words = prompts.tokenizer.to_str(), language.shape.words
+        self._alphabet: Future[Alphabet] = background.submit(alphabet, tokenizer, words, self.end_tokens)
+        background.submit(eyes.prepare)
+        background.shutdown(wait=False)
         self._busy = threading.Lock()  # sessions keep their buffers; the chat page has many threads
         self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
         self._seen: OrderedDict[bytes, np.ndarray] = OrderedDict()
-        self._kept: OrderedDict[tuple[bytes, tuple[int, ...]], tuple[Cache, Said]] = OrderedDict()
+        self._kept: OrderedDict[tuple[bytes, tuple[int, ...]], tuple[Cache, Said | None]] = OrderedDict()
 
     @classmethod
     def from_folder(cls, folder: Path, name: str, copies: Mapping[str, str]) -> CompiledEngine:
@@ -125,6 +130,7 @@ class CompiledEngine:
                     told += piece
                     yield piece
                 writing.hear(cache.step(self.language.embed(fed)[None], len(fed))[0])
+            self._keep(prompt.key, prompt.ids + tuple(writing.ids[: cache.length - len(prompt.ids)]), cache, None)
             if (text := writing.text()).startswith(told) and text != told:
                 yield text[len(told) :]
             yield replace(writing.turn(len(prompt.ids)), gates=self._told(prompt.gates))
@@ -247,12 +253,8 @@ class CompiledEngine:
     def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
         key = tuple(repr(tool) for tool in tools)
         if key not in self._grammars:
-            self._grammars[key] = TurnGrammar(self._tokenizer, tools, self.language.shape.words, self.end_tokens)
+            self._grammars[key] = TurnGrammar(self._alphabet.result(), tools)
         return self._grammars[key]
-
-    @cached_property
-    def _tokenizer(self) -> str:
-        return self.prompts.tokenizer.to_str()
 
     # ---- reading and writing
 
@@ -270,10 +272,13 @@ class CompiledEngine:
             return cache, self._kept[found][1]
         cache.rewind(shared)
         said = cache.step(prompt.embeds[None, shared:])[0][0]
-        self._kept[prompt.key, prompt.ids] = cache.copied(len(prompt.ids)), said
+        self._keep(prompt.key, prompt.ids, cache.copied(len(prompt.ids)), said)
+        return cache, said
+
+    def _keep(self, key: bytes, ids: tuple[int, ...], cache: Cache, said: Said | None) -> None:
+        self._kept[key, ids] = cache, said
         if len(self._kept) > KEPT:
             self._kept.popitem(last=False)
-        return cache, said
 
     def _nearest(self, prompt: Prompt) -> tuple[tuple | None, int]:
         """The kept prompt that shares the longest beginning, and how long that is; (None, 0) without one."""
@@ -281,7 +286,7 @@ class CompiledEngine:
         for key, ids in self._kept:
             if key != prompt.key:
                 continue
-            if ids == prompt.ids:
+            if ids == prompt.ids and self._kept[key, ids][1] is not None:
                 return (key, ids), len(ids)
             shared = next((n for n, (a, b) in enumerate(zip(ids, prompt.ids, strict=False)) if a != b), len(ids))
             shared = min(shared, len(prompt.ids) - 1)  # the last token is read anew, for its logits

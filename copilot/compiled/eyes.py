@@ -7,14 +7,15 @@ where the processor has it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
-from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
 from slidekick.copilot.base import IMAGE_SIDE
 from slidekick.data.files import cache_dir, check_writable
-from slidekick.grounding.runtime import LATENCY, cores, openvino_package, write_graph
+from slidekick.grounding.runtime import compiled, cores, openvino_package, write_graph
 
 LAYOUT = 2  # of the graph; raise it when what it gives changes
 EXACT = {"INFERENCE_PRECISION_HINT": "f32"}
@@ -26,24 +27,37 @@ class Eyes:
 
     def __init__(self, name: str, load: Callable[[], object], exact: bool = True) -> None:
         self.name, self._load, self.exact = name, load, exact
+        self._ready, self._lock = None, threading.Lock()
 
     def __call__(self, pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """uint8 (B, 192, 192, 3) -> float32 (B, 1280), the tower's pooled map, and (B, T, D), image tokens."""
-        result = self._ready([np.ascontiguousarray(pictures)])
+        result = self._graph()([np.ascontiguousarray(pictures)])
         return result[0], result[1]
 
-    @cached_property
-    def _ready(self):
-        openvino = openvino_package()
-        file = cache_dir() / "graphs" / f"eyes-{self.name}-{LAYOUT}-{openvino.__version__.split('-')[0]}.xml"
+    def prepare(self) -> None:
+        """Load the graph now, where it is there, and not with the first picture."""
+        if self._file.is_file():
+            self._graph()
+
+    @property
+    def _file(self) -> Path:
+        version = openvino_package().__version__.split("-")[0]
+        return cache_dir() / "graphs" / f"eyes-{self.name}-{LAYOUT}-{version}.xml"
+
+    def _graph(self):
+        with self._lock:
+            self._ready = self._ready or self._loaded()
+            return self._ready
+
+    def _loaded(self):
+        file = self._file
         if not file.is_file():
             import torch
 
             check_writable(file.parent)
             example = torch.zeros(2, IMAGE_SIDE, IMAGE_SIDE, 3, dtype=torch.uint8)
             write_graph(eyes_module(self._load()), (example,), [[-1, IMAGE_SIDE, IMAGE_SIDE, 3]], file)
-        settings = {**LATENCY, "INFERENCE_NUM_THREADS": cores(), **(EXACT if self.exact else {})}
-        return openvino.Core().compile_model(file, "CPU", settings)
+        return compiled(file, {"INFERENCE_NUM_THREADS": cores(), **(EXACT if self.exact else {})})
 
 
 def eyes_module(model):

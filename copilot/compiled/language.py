@@ -103,6 +103,11 @@ class Cache:
                 self._binding.bind_ortvalue_input(f"{kind}{layer}", value)
                 self._binding.bind_ortvalue_output(f"new_{kind}{layer}", value)
 
+    @property
+    def length(self) -> int:
+        """Positions held by the fullest row."""
+        return int(self.lengths.max())
+
     def speak(self, weights: np.ndarray) -> None:
         """From now on the experts weigh as in `weights` (B, K)."""
         for name, value in self.model.gates(weights).items():
@@ -115,7 +120,7 @@ class Cache:
         fit.
         """
         rows, steps, _ = embeds.shape
-        total = int(self.lengths.max()) + steps
+        total = self.length + steps
         if total > self.room:
             raise ValueError(f"{total} positions do not fit a cache of {self.room}")
         chosen = np.broadcast_to(np.arange(steps - said, steps)[None, :, None], (rows, said, 1))
@@ -158,7 +163,7 @@ def joined(caches: Sequence[Cache], room: int) -> Cache:
     whole = model.cache(sum(len(one.lengths) for one in caches), room)
     row = 0
     for one in caches:
-        rows, length = len(one.lengths), int(one.lengths.max())
+        rows, length = len(one.lengths), one.length
         whole.held[:, :, row : row + rows, :, :length] = one.held[..., :length, :]
         whole.lengths[row : row + rows] = one.lengths
         row += rows

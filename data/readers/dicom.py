@@ -9,17 +9,17 @@ from __future__ import annotations
 import warnings
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 import imagecodecs
 import numpy as np
-import pydicom
-from pydicom.dataset import Dataset
-from pydicom.encaps import parse_basic_offsets, parse_fragments
 
 from slidekick.data.errors import InputError
 from slidekick.data.readers.header import Header, plausible
 from slidekick.data.readers.tiled import Grid, TiledReader
+
+if TYPE_CHECKING:
+    from pydicom.dataset import Dataset
 
 SLIDE_CLASS = "1.2.840.10008.5.1.4.1.1.77.1.6"  # VL Whole Slide Microscopy Image Storage
 DECODERS = {
@@ -126,6 +126,8 @@ class DicomReader(TiledReader):
 
 
 def _read(path: Path) -> Dataset:
+    import pydicom
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # odd values are common in real files
         return pydicom.dcmread(path, stop_before_pixels=True)
@@ -163,6 +165,8 @@ def _profile(data: Dataset) -> bytes | None:
 
 
 def _table_holds(path: Path, data: Dataset) -> bool:
+    from pydicom.encaps import parse_basic_offsets
+
     if data.file_meta.TransferSyntaxUID in PLAIN:
         return True
     with path.open("rb") as stream:
@@ -179,6 +183,8 @@ def _table_holds(path: Path, data: Dataset) -> bool:
 
 def _seek_pixels(stream: BinaryIO, data: Dataset) -> None:
     """To where the pixels of an open file begin: past their tag, its kind and its length."""
+    import pydicom
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         pydicom.dcmread(stream, stop_before_pixels=True)  # leaves the stream at the tag
@@ -187,6 +193,8 @@ def _seek_pixels(stream: BinaryIO, data: Dataset) -> None:
 
 def _frames(path: Path, data: Dataset, encapsulated: bool) -> list[tuple[int, int]]:
     """(offset, bytes) of each frame in the file."""
+    from pydicom.encaps import parse_basic_offsets, parse_fragments
+
     number = int(data.get("NumberOfFrames", 1))
     with path.open("rb") as stream:
         _seek_pixels(stream, data)

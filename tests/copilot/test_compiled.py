@@ -247,6 +247,20 @@ def test_at_most_so_many_prompts_are_kept(compiled):
     assert len(compiled._kept) == module.KEPT
 
 
+def test_a_call_that_was_written_is_not_read_again(compiled, monkeypatch):
+    """What follows a turn stands behind its tokens, which are kept."""
+    turn = last(compiled, QUESTIONS[0], calls=False)
+    said = [*asked(QUESTIONS[0]), {"role": "assistant", "content": turn.text}, *asked("Why?")[:1]]
+    steps = []
+    monkeypatch.setattr(module.Cache, "step", _counted(module.Cache.step, steps))
+    going = list(compiled.turn(said, IMAGE, tool_schemas(), expert=""))[-1]
+    assert steps[0][1] == going.read, "other experts speak: nothing is shared"
+    steps.clear()
+    prompt = compiled._prompt(asked(QUESTIONS[0]), IMAGE, tool_schemas())
+    longest = max(len(ids) for key, ids in compiled._kept if key == prompt.key)
+    assert longest > len(prompt.ids)
+
+
 def test_leaving_early_stops_the_model_and_leaves_it_usable(compiled):
     going = compiled.turn(asked(QUESTIONS[2]), IMAGE, tool_schemas())
     next(going)

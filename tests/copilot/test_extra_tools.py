@@ -13,7 +13,7 @@ import slidekick.copilot
 from slidekick.copilot import Answer, Copilot
 from slidekick.copilot.copilot import find_masks
 from slidekick.copilot.extra_tools import gather_tools, installed_tools
-from slidekick.copilot.grammar import ToolCall, TurnGrammar, fast_json, parse_turn
+from slidekick.copilot.grammar import ToolCall, TurnGrammar, alphabet, fast_json, parse_turn
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.tools import TOOL_NAMES, Toolbox, tool_schemas
 from slidekick.data.errors import InputError, PluginError
@@ -337,7 +337,7 @@ def test_the_grammar_admits_its_calls_and_no_others(tokenizer, tools):
     import torch
 
     schemas = (*tool_schemas(), tools["light"].schema)
-    grammar = TurnGrammar(fast_json(tokenizer), schemas, len(tokenizer), [tokenizer.eos_token_id])
+    grammar = TurnGrammar(alphabet(fast_json(tokenizer), len(tokenizer), [tokenizer.eos_token_id]), schemas)
     call = ToolCall("light", {"part": "mean"}).to_text()
     assert parse_turn(_forced(grammar, tokenizer, call, torch)) == ToolCall("light", {"part": "mean"})
     assert _forced(grammar, tokenizer, call.replace("mean", "none"), torch) != call.replace("mean", "none")

@@ -7,7 +7,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slidekick.copilot.grammar import MOST, CallError, ToolCall, TurnGrammar, askable, fast_json, opens_call, parse_turn
+from slidekick.copilot.grammar import (
+    MOST,
+    CallError,
+    ToolCall,
+    TurnGrammar,
+    alphabet,
+    askable,
+    fast_json,
+    opens_call,
+    parse_turn,
+)
 from slidekick.copilot.options import TurnProcessor
 from slidekick.copilot.tools import MAX_CONCEPT, TOOL_NAMES, tool_schemas
 from slidekick.data.errors import InputError
@@ -18,7 +28,9 @@ PADDING = 5  # logits beyond the tokenizer's words, as in padded model heads
 
 @pytest.fixture(scope="module")
 def grammar(tokenizer):
-    return TurnGrammar(fast_json(tokenizer), tool_schemas(), len(tokenizer) + PADDING, [tokenizer.eos_token_id])
+    return TurnGrammar(
+        alphabet(fast_json(tokenizer), len(tokenizer) + PADDING, [tokenizer.eos_token_id]), tool_schemas()
+    )
 
 
 def decode(grammar, tokenizer, seed, *, calls=True, favour=(), limit=400, prompt=(1, 2, 3), words=()):

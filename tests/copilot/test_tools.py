@@ -18,6 +18,15 @@ def box(segmentor, roi):
     return Toolbox(segmentor, roi)
 
 
+def test_schemas_are_what_transformers_makes_of_the_docstrings():
+    from transformers.utils import get_json_schema
+
+    made = [get_json_schema(getattr(Toolbox(None, None), name)) for name in TOOL_NAMES]
+    for schema in made:
+        schema["function"].pop("return")  # says only "object": tokens that every prompt would pay for
+    assert list(tool_schemas()) == made
+
+
 def test_schemas_name_every_tool_its_purpose_and_its_one_argument():
     schemas = [schema["function"] for schema in tool_schemas()]
     assert tuple(schema["name"] for schema in schemas) == TOOL_NAMES

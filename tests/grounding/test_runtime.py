@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork
+from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork, compiled
 from slidekick.grounding.segmentor import MODEL, Segmentor
 from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_POINT, POSITIVE
 
@@ -107,15 +107,29 @@ def test_results_are_the_callers_own(networks, phrases):
 
 def test_graphs_lie_in_the_cache_and_are_made_once(networks, cache, weights, capsys):
     (folder,) = (cache / "graphs").iterdir()
-    files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    files = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".blob"}
     assert sorted(files) == sorted(f"{name}{suffix}" for name in GRAPHS for suffix in (".bin", ".xml"))
 
     def build():
         raise AssertionError("made again")
 
     CompiledNetwork(networks[0].config, weights / MODEL, build)
-    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == files
+    now = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.suffix != ".blob"}
+    assert now == files
     assert capsys.readouterr().err == ""
+
+
+def test_what_was_compiled_is_kept_and_made_anew_where_it_was_cut_off(networks, cache):
+    (folder,) = (cache / "graphs").iterdir()
+    networks[0].encode(window(64, 64, seed=1))
+    (kept,) = folder.glob("encode-*.blob")
+    whole, before = kept.read_bytes(), compiled(folder / "encode.xml", networks[0]._settings)
+    for broken in (b"", whole[:1000], whole[: len(whole) // 2], b"nothing"):
+        kept.write_bytes(broken)
+        again = compiled(folder / "encode.xml", networks[0]._settings)
+        pixels = window(64, 64, seed=1)[None]
+        np.testing.assert_array_equal(again([pixels])[0], before([pixels])[0])
+        assert len(kept.read_bytes()) > 0.9 * len(whole), "and kept anew"
 
 
 class Asked(Exception):
