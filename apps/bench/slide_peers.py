@@ -1,43 +1,21 @@
 """What others need for the same tiles of the same slide: their readers, each in a virtual environment of its own.
 
-An environment is made on first use from pinned packages and kept in the cache. A peer's few lines say how it is asked
-for a tile, as its documentation has it; the loop around them is the same for all: all are read by processes that hand
-nothing back and by threads, of which the faster counts; some once more without the clock, to compare what they show.
+A peer's few lines say how it is asked for a tile, as its documentation has it; the loop around them is the same for
+all: all are read by processes that hand nothing back and by threads, of which the faster counts; some once more without
+the clock, to compare what they show.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 
+from slidekick.apps.bench.peers import Peer, environment, last_line
 from slidekick.data.errors import SourceError
-from slidekick.data.files import cache_dir
 
-READY = "ready.json"  # written when all is installed
 PATIENCE_S = 1200.0  # for one measurement
 COMPARED = 50  # tiles whose mean is told
-
-
-@dataclass(frozen=True)
-class Peer:
-    """packages: pinned, with what they need. bare: pinned too, installed without what they ask for, where that pulls
-    in far more than reading takes. code: defines `opened(job)` -> (index -> pixels of that tile)."""
-
-    name: str
-    version: str
-    packages: tuple[str, ...]
-    code: str
-    bare: tuple[str, ...] = ()
-
-    @property
-    def told(self) -> str:
-        """Name and version."""
-        return f"{self.name} {self.version}"
-
 
 OPENSLIDE = ("openslide-python==1.4.3", "openslide-bin==4.0.1.1")
 FASTSLIDE = Peer(
@@ -177,36 +155,5 @@ def peer_tiles(peer: Peer, job: Path) -> dict:
     except subprocess.TimeoutExpired as error:
         raise SourceError(f"{peer.told}: not done within {PATIENCE_S:g} s") from error
     if done.returncode:
-        raise SourceError(f"{peer.told}: {_last_line(done.stderr)}")
+        raise SourceError(f"{peer.told}: {last_line(done.stderr)}")
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def environment(peer: Peer) -> Path:
-    """Its Python, installed where it is not there yet. Raises SourceError where that fails."""
-    folder = cache_dir() / "peers" / f"{peer.name}-{peer.version}"
-    wanted = [*peer.packages, *peer.bare]
-    python = folder / "bin" / "python"
-    try:
-        if json.loads((folder / READY).read_text()) == wanted:
-            return python
-    except (OSError, ValueError):
-        pass  # not there, or made of other packages
-    shutil.rmtree(folder, ignore_errors=True)
-    print(f"Installing {peer.told} (once; kept in {folder}) ...", file=sys.stderr, flush=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    steps = [[sys.executable, "-m", "venv", str(folder)]]
-    steps.append([*install, "--only-binary=:all:", *peer.packages])
-    if peer.bare:
-        steps.append([*install, "--no-deps", *peer.bare])
-    for step in steps:
-        done = subprocess.run(step, capture_output=True, text=True)
-        if done.returncode:
-            raise SourceError(f"{peer.told}: cannot be installed ({_last_line(done.stderr)})")
-    (folder / READY).write_text(json.dumps(wanted))
-    return python
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR") or "Error:" in line]
-    return (errors or lines or ["no reason given"])[-1][:200]
