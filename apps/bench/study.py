@@ -90,7 +90,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     from slidekick.copilot.copilot import Copilot
     from slidekick.copilot.mini import WEIGHTS
     from slidekick.data.errors import InputError
-    from slidekick.rl.evaluation.comparison import SAMPLES, save_run
+    from slidekick.rl.evaluation.comparison import holds_run, save_run
     from slidekick.rl.evaluation.run import Plan, calibrate, evaluate
 
     if args.data is None:
@@ -98,7 +98,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     arm, folder = ARMS[name], folder_of(name, seed, args.out)
     start = args.start or WEIGHTS
     model = trained(arm, seed, folder, start if not arm.start else folder_of(arm.start, 0, args.out) / "adapter", args)
-    waiting = [what for what in arm.asked if not (folder / what / SAMPLES).is_file()]
+    waiting = [what for what in arm.asked if not holds_run(folder / what)]
     copilot = Copilot.from_pretrained(str(model)) if waiting else None
     if "classify" in waiting and copilot.confidence is None:  # fitted for other weights
         copilot.confidence = calibrate(copilot, Plan("classify", args.data), folder / "val" / "answers.jsonl")
@@ -106,7 +106,7 @@ def run(name: str, seed: int, args: argparse.Namespace) -> None:
     for what in waiting:
         plan = Plan(what, args.data, limit=QUESTIONS[what], beside=what == "classify")
         result = evaluate(copilot, plan, folder / what / "answers.jsonl")
-        save_run(folder / what, result.summary, [slim(row) for row in result.rows])
+        save_run(folder / what, result.summary, [slim(row) for row in result.rows], zipped=True)
 
 
 def slim(row: dict) -> dict:
@@ -170,9 +170,9 @@ def compared(out: Path) -> dict:
     """Means of each arm over its seeds, and the differences of `PAIRS`, for all runs in `out`. Raises InputError where
     there is none."""
     from slidekick.data.errors import InputError
-    from slidekick.rl.evaluation.comparison import SAMPLES, compare
+    from slidekick.rl.evaluation.comparison import compare, holds_run
 
-    runs = {name: [p for p in places(name, out) if (p / "tasks" / SAMPLES).is_file()] for name in ARMS}
+    runs = {name: [p for p in places(name, out) if holds_run(p / "tasks")] for name in ARMS}
     if not any(runs.values()):
         raise InputError(f"{out}: no run of an arm in it; run some first")
     told: dict = {"runs": {name: [place.name for place in there] for name, there in runs.items() if there}}
@@ -185,7 +185,7 @@ def compared(out: Path) -> dict:
     told["pairs"] = {}
     for a, b in PAIRS:
         for what in QUESTIONS:
-            sides = [[p / what for p in runs[name] if (p / what / SAMPLES).is_file()] for name in (a, b)]
+            sides = [[p / what for p in runs[name] if holds_run(p / what)] for name in (a, b)]
             if all(sides):
                 told["pairs"].setdefault(f"{b} less {a}", {})[what] = compare(*sides)["figures"]
     return told

@@ -7,7 +7,9 @@ under the same id, are not compared.
 
 from __future__ import annotations
 
+import gzip
 import json
+import zlib
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import reduce
@@ -23,24 +25,40 @@ from slidekick.rl.evaluation.changes import NONE, kinds_of
 from slidekick.rl.evaluation.measures import Measure, consistency, flat, measures_of
 
 FIGURES, SAMPLES = "figures.json", "samples.jsonl"
+ZIPPED = f"{SAMPLES}.gz"  # the same, where runs are to be published
 SAME = ("family", "kind", "question", "options", "truth", "picture_sha256", "group")
 NEEDED = ("id", "set", "change", "parser", "said", "right", "score", "logits", *SAME)
 
 
-def save_run(place: Path, summary: dict, rows: Sequence[dict]) -> None:
-    """figures.json and samples.jsonl of a run, into the folder `place`."""
+def save_run(place: Path, summary: dict, rows: Sequence[dict], zipped: bool = False) -> None:
+    """figures.json and samples.jsonl of a run, into the folder `place`; zipped: as samples.jsonl.gz."""
     write_atomic(place / FIGURES, json.dumps(summary, indent=1))
-    lines = [json.dumps(row, ensure_ascii=False, default=np.ndarray.tolist) + "\n" for row in rows]
-    write_atomic(place / SAMPLES, "".join(lines))
+    lines = "".join(json.dumps(row, ensure_ascii=False, default=np.ndarray.tolist) + "\n" for row in rows)
+    if zipped:
+        write_atomic(place / ZIPPED, gzip.compress(lines.encode("utf-8"), mtime=0))
+    else:
+        write_atomic(place / SAMPLES, lines)
+
+
+def holds_run(place: Path) -> bool:
+    """Whether a folder holds a run's rows."""
+    return (place / SAMPLES).is_file() or (place / ZIPPED).is_file()
 
 
 def load_run(place: Path) -> list[dict]:
-    """Rows of a run: its --out folder or its samples.jsonl. Raises InputError."""
-    file = place / SAMPLES if place.is_dir() else place
+    """Rows of a run: its --out folder or its samples.jsonl, zipped or not. Raises InputError."""
+    file = place
+    if place.is_dir():
+        file = place / (ZIPPED if (place / ZIPPED).is_file() else SAMPLES)
     if not file.is_file():
         raise InputError(f"{file}: no such file; give a folder that `slidekick evaluate ... --out` wrote")
+    try:
+        raw = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        text = raw.decode("utf-8")
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: no samples of an evaluation ({error}); give another run") from error
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").rstrip("\n").split("\n"), 1):
+    for number, line in enumerate(text.rstrip("\n").split("\n"), 1):
         try:
             row = json.loads(line)
             if missing := [key for key in NEEDED if key not in row]:

@@ -1,6 +1,7 @@
 """The study of reinforcement: what its arms change, what is done once only, and what its table says."""
 
 import argparse
+import gzip
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -85,14 +86,14 @@ def test_an_arm_is_trained_and_asked_once(shop):
     assert shop.noted == [
         ("grpo", str(shop.start)), ("fitted", "rl-2"), ("tasks", 700), ("tools", 360), ("classify", None)
     ]  # fmt: skip
-    kept = json.loads((shop.args.out / "rl-2" / "tools" / "samples.jsonl").read_text())
+    kept = json.loads(gzip.decompress((shop.args.out / "rl-2" / "tools" / "samples.jsonl.gz").read_bytes()))
     assert kept == {
         "id": "s/1", "answer": "glioma", "logits": [], "probabilities": [0.1235, 0.9],
         "calls": [{"tool": "count", "argument": "gland"}],
     }  # fmt: skip
     study.run("rl", 2, shop.args)
     assert len(shop.noted) == 5
-    (shop.args.out / "rl-2" / "tools" / "samples.jsonl").unlink()
+    (shop.args.out / "rl-2" / "tools" / "samples.jsonl.gz").unlink()
     study.run("rl", 2, shop.args)
     assert shop.noted[5:] == [("tools", 360)]
 

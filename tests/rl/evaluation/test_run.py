@@ -12,7 +12,7 @@ from slidekick.copilot.confidence import Confidence
 from slidekick.data.errors import InputError
 from slidekick.data.items import load_items
 from slidekick.rl.evaluation import run, yardsticks
-from slidekick.rl.evaluation.comparison import compare, save_run
+from slidekick.rl.evaluation.comparison import compare, holds_run, load_run, save_run
 from slidekick.rl.evaluation.page import to_html, worst
 from slidekick.rl.evaluation.run import Plan, calibrate, evaluate
 
@@ -215,6 +215,23 @@ def test_intervals_tell_how_far_seeds_differ(colours, fake, plan, tmp_path):
     assert three["value"] == pytest.approx(-0.5 / 3, abs=1e-4)
     assert three["low"] < -0.3
     assert three["high"] == 0, "draws without the one that is wrong"
+
+
+def test_runs_to_be_published_are_zipped_and_compared_as_any(colours, plan, tmp_path):
+    rows = evaluate(colours, plan).rows
+    for name, zipped in (("plain", False), ("small", True)):
+        save_run(tmp_path / name, {}, rows, zipped)
+    assert load_run(tmp_path / "plain") == load_run(tmp_path / "small")
+    assert holds_run(tmp_path / "small")
+    assert not holds_run(tmp_path)
+    file = tmp_path / "small" / "samples.jsonl.gz"
+    whole = file.read_bytes()
+    save_run(tmp_path / "small", {}, rows, True)
+    assert file.read_bytes() == whole, "the same rows are the same bytes"
+    for broken in (whole[: len(whole) // 2], b"nothing"):
+        file.write_bytes(broken)
+        with pytest.raises(InputError, match=r"samples\.jsonl\.gz: no samples of an evaluation"):
+            load_run(tmp_path / "small")
 
 
 @pytest.mark.parametrize(
