@@ -98,6 +98,7 @@ class HubTaskTrainer(GRPOTrainer):
             group = earned[start : start + size]
             self.spread.note(tasks[start], group)
             log[f"reward/{tasks[start]}"].append(float(np.mean(group)))
+            log[f"length/{tasks[start]}"].append(float(np.mean([len(ids) for ids in said[start : start + size]])))
             log["distinct"].append(len(set(said[start : start + size])) / size)
         log["reward/all"].append(float(np.mean(earned)))
         return rewards

@@ -176,6 +176,8 @@ class TaskTrainer(GRPOTrainer):
             self.curriculum.note(one.number, [reward.value for reward in one.rewards])
             self.spread.note(one.prompt.row.task, one.values)
             log[f"reward/{one.prompt.row.task}"].append(float(np.mean([reward.value for reward in one.rewards])))
+            words = [len(episode.rollout.text.split()) for episode in one.episodes]
+            log[f"length/{one.prompt.row.task}"].append(float(np.mean(words)))  # of what is said in the end, no call
         every = [(episode, reward) for one in groups for episode, reward in zip(one.episodes, one.rewards, strict=True)]
         log["reward/all"].append(float(np.mean([reward.value for _, reward in every])))
         log["parsed"].append(float(np.mean([reward.parsed for _, reward in every])))

@@ -6,6 +6,7 @@ over `window` steps, so that one odd step stops nothing, and not before `warmup`
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,8 +23,8 @@ class Guards:
     """Thresholds.
 
     window, warmup: steps. entropy: least share of the entropy at the start. reward: most that rewards may fall below
-    what each task earned before. distinct: least share of different answers in a group. length: most that the mean
-    length may grow or shrink by, as a factor. truncated: most answers cut at the length limit, a share. kl: most, nats
+    what each task earned before. distinct: least share of different answers in a group. length: most that
+    answers may grow or shrink by beside what each task's were, as a factor. truncated: most answers cut at the length limit, a share. kl: most, nats
     a token. parsed: least share of answers that can be read.
     """
 
@@ -99,10 +100,17 @@ def alike(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
 
 
 def drifted(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
-    """Answers grow or shrink."""
-    before, now = mean(first, "completions/mean_length"), mean(last, "completions/mean_length")
-    if before and now and not 1 / guards.length <= now / before <= guards.length:
-        return f"answers went from {before:.0f} to {now:.0f} tokens, by more than a factor of {guards.length:g}"
+    """Answers grow or shrink. Each task's are held against their own mean of the steps before, as rewards are: a mean
+    over all follows which tasks were drawn, and how often a tool is called."""
+    before, logs = log[: -guards.window], []
+    for task in sorted({name for step in last for name in step if name.startswith("length/")}):
+        usual = mean(before, task)
+        logs += [math.log(step[task] / usual) for step in last if usual and step.get(task)]
+    factor = math.exp(sum(logs) / len(logs)) if logs else 1.0
+    if not 1 / guards.length <= factor <= guards.length:
+        return (
+            f"answers became {factor:.2g} times as long as each task's had been, beyond a factor of {guards.length:g}"
+        )
     return None
 
 

@@ -13,7 +13,7 @@ from slidekick.rl.guards import GuardCallback, Guards, reason
 GUARDS = Guards(window=4, warmup=4, parsed=0.6)
 HEALTHY = {
     "entropy": 0.5, "reward/all": 0.4, "reward/a": 0.4, "reward/b": 0.4, "distinct": 0.6,
-    "completions/mean_length": 20.0, "complete": 1.0, "kl": 0.02, "parsed": 0.8,
+    "length/a": 4.0, "length/b": 20.0, "complete": 1.0, "kl": 0.02, "parsed": 0.8,
 }  # fmt: skip
 
 
@@ -28,8 +28,8 @@ def log(steps: int, last: int = 0, **changed) -> list[dict]:
         ({"entropy": 0.05}, "entropy fell from 0.500 to 0.050"),
         ({"reward/a": 0.1, "reward/b": 0.2}, "rewards fell by 0.250 below what each task had earned"),
         ({"distinct": 0.125}, "only 12% of a group's answers differ"),
-        ({"completions/mean_length": 60.0}, "answers went from 20 to 60 tokens"),
-        ({"completions/mean_length": 5.0}, "answers went from 20 to 5 tokens"),
+        ({"length/a": 12.0, "length/b": 60.0}, "answers became 3 times as long as each task's had been"),
+        ({"length/a": 1.0, "length/b": 5.0}, "answers became 0.25 times as long"),
         ({"complete": 0.7}, "30% of the answers were cut at the length limit"),
         ({"kl": 0.6}, "KL to the reference is 0.600 nats a token"),
         ({"parsed": 0.5}, "50% of the answers can be read"),
@@ -46,7 +46,7 @@ def test_each_guard_fires_for_its_own_reason(changed, told):
     st.lists(
         st.fixed_dictionaries({
             "entropy": st.floats(0.4, 0.6), "reward/a": st.floats(0.35, 0.45), "distinct": st.floats(0.4, 1),
-            "completions/mean_length": st.floats(15, 25), "complete": st.floats(0.9, 1), "kl": st.floats(0, 0.2),
+            "length/a": st.floats(15, 25), "complete": st.floats(0.9, 1), "kl": st.floats(0, 0.2),
             "parsed": st.floats(0.7, 1),
         }),
         max_size=40,
@@ -67,6 +67,15 @@ def test_harder_tasks_that_come_later_are_no_fall_and_each_tasks_own_fall_is():
     assert reason([easy, easy, hard] * 5 + [hard] * 8, GUARDS) is None
     assert "rewards fell by 0.2" in reason([easy, hard] * 8 + [easy | {"reward/a": 0.65}] * 4, GUARDS)
     assert reason([hard] * 16 + [easy] * 4, GUARDS) is None, "a task that was not asked before"
+
+
+def test_longer_tasks_that_come_later_are_no_drift():
+    short, long = dict(HEALTHY), dict(HEALTHY)
+    del short["length/b"], long["length/a"]
+    assert reason([short, short, long] * 5 + [long] * 8, GUARDS) is None
+    assert reason([short] * 16 + [long] * 4, GUARDS) is None, "a task that was not asked before"
+    assert "answers became 3 times" in reason([short, long] * 8 + [short | {"length/a": 12.0}] * 4, GUARDS)
+    assert reason([short] * 16 + [short | {"length/a": 0.0}] * 4, GUARDS) is None, "emptiness is told by what is read"
 
 
 def test_a_slow_fall_is_found():
