@@ -23,9 +23,9 @@ class Guards:
     """Thresholds.
 
     window, warmup: steps. entropy: least share of the entropy at the start. reward: most that rewards may fall below
-    what each task earned before. distinct: least share of different answers in a group. length: most that
-    answers may grow or shrink by beside what each task's were, as a factor. truncated: most answers cut at the length limit, a share. kl: most, nats
-    a token. parsed: least share of answers that can be read.
+    what each task earned before. distinct: least share of different answers in a group. length: most that answers may
+    grow or shrink by beside what each task's were, as a factor. truncated: most answers cut at the length limit, a
+    share. kl: most, nats a token. parsed: least share of answers that can be read.
     """
 
     window: int = 8

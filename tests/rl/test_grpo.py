@@ -148,9 +148,8 @@ def calling(made, monkeypatch):
     tokenizer = trainer.player.tokenizer
     call = '<tool_call>\n{"name": "segment", "arguments": {"concept": "nucleus"}}\n</tool_call>'
     texts = [[*tokenizer(text)["input_ids"], tokenizer.eos_token_id] for text in (call, "ok")]
-    monkeypatch.setattr(
-        trainer.player.grammar, "processor", lambda calls=True, words=(): Forced(texts[0] if calls else texts[1])
-    )
+    monkeypatch.setattr(trainer.player.grammar, "matcher", lambda calls=True, words=(): texts[0 if calls else 1])
+    monkeypatch.setattr("slidekick.rl.episodes.TurnProcessor", Forced)
     return trainer
 
 

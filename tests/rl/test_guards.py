@@ -28,7 +28,7 @@ def log(steps: int, last: int = 0, **changed) -> list[dict]:
         ({"entropy": 0.05}, "entropy fell from 0.500 to 0.050"),
         ({"reward/a": 0.1, "reward/b": 0.2}, "rewards fell by 0.250 below what each task had earned"),
         ({"distinct": 0.125}, "only 12% of a group's answers differ"),
-        ({"length/a": 12.0, "length/b": 60.0}, "answers became 3 times as long as each task's had been"),
+        ({"length/a": 12.0, "length/b": 60.0}, "answers became 3 times as long as each task's"),
         ({"length/a": 1.0, "length/b": 5.0}, "answers became 0.25 times as long"),
         ({"complete": 0.7}, "30% of the answers were cut at the length limit"),
         ({"kl": 0.6}, "KL to the reference is 0.600 nats a token"),
