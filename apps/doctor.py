@@ -16,10 +16,14 @@ from pathlib import Path
 
 from slidekick.data.errors import OutputError, PluginError
 from slidekick.data.files import cache_dir, check_writable
+from slidekick.grounding.runtime import openvino_package
 
-IMPORTED = ("numpy", "PIL", "openslide", "torch", "torchvision", "transformers", "peft", "segment_anything")
+IMPORTED = (
+    "numpy", "PIL", "openslide", "onnxruntime", "openvino", "torch", "torchvision", "transformers", "peft",
+    "segment_anything",
+)  # fmt: skip
 OPTIONAL = {"trl": "train", "gradio": "chat", "openai": "endpoint"}  # package -> the extra that brings it
-BASE_NEEDS_GB = 1.0  # fetched and converted base weights of mini take 0.65 GB
+BASE_NEEDS_GB = 1.2  # base weights of mini as fetched, converted and compiled take 0.9 GB
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +43,8 @@ def run(args: argparse.Namespace) -> int:
 
 def versions() -> dict[str, str | None]:
     """Version of everything that matters; None where it is not installed."""
-    names = ["slidekick", "torch", "torchvision", "transformers", "peft", "timm", "openslide-python", *OPTIONAL]
+    names = ["slidekick", "onnxruntime", "openvino", "torch", "torchvision", "transformers", "peft", "timm"]
+    names += ["openslide-python", *OPTIONAL]
     return {"python": platform.python_version()} | {name: _version(name) for name in names}
 
 
@@ -155,7 +160,7 @@ def _version(name: str) -> str | None:
 
 def _import_problem(name: str) -> str | None:
     try:
-        import_module(name)
+        openvino_package() if name == "openvino" else import_module(name)
     except Exception as error:  # a broken package may raise anything; the doctor is to name it, not to fall ill
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"{name} cannot be imported ({reason}); install Slidekick again in a fresh environment"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -18,6 +19,7 @@ from slidekick.data.errors import OutputError
 from slidekick.data.files import cache_dir, files_hash, write_atomic
 
 LAYOUT = 1  # of the graphs; raise it when what is written changes
+KEPT = 4  # graphs, of 200 MB each
 LONGEST = 4096  # positions; a question of 4000 characters with tools' results stays below
 
 
@@ -32,6 +34,8 @@ def language_graph(base: Path, folder: Path, aside: Mapping[str, Path], longest:
     name = files_hash([one for one in weights if one.is_file()])
     target = cache_dir() / "graphs" / f"language-{base.name}-{name}-{LAYOUT}"
     if (target / GRAPH).is_file():
+        with contextlib.suppress(OSError):  # a cache that only others may write to
+            os.utime(target)
         return target
     print(f"Preparing mini for this machine (once; kept in {cache_dir()}) ...", file=sys.stderr, flush=True)
     language = read_language(base, folder, aside)
@@ -50,8 +54,19 @@ def language_graph(base: Path, folder: Path, aside: Mapping[str, Path], longest:
         if not (target / GRAPH).is_file():  # another process may have been quicker; both made the same bytes
             shutil.rmtree(target, ignore_errors=True)
             os.replace(scratch, target)
+        _forget(target.parent)
     except OSError as error:
         raise OutputError(f"{target}: cannot write ({error.strerror}); free some space (200 MB)") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def _forget(folder: Path) -> None:
+    """Remove all but the graphs used last: whoever trains makes many. One in use elsewhere stays usable there."""
+    times = {}
+    for one in folder.glob("language-*"):
+        with contextlib.suppress(OSError):  # removed meanwhile
+            times[one] = one.stat().st_mtime
+    for old in sorted(times, key=times.__getitem__, reverse=True)[KEPT:]:
+        shutil.rmtree(old, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -318,6 +319,23 @@ def test_a_graph_is_written_once_and_anew_where_writing_was_cut_off(places, cach
     assert (target / GRAPH).is_file()
     assert (target / WEIGHTS).stat().st_size > 1000
     assert not list(target.parent.glob(".language-*"))
+
+
+def test_the_graphs_used_last_are_kept(places, cache, monkeypatch):
+    base, folder = places
+    used = language_graph(base, folder, {})
+    others = [cache / "graphs" / f"language-{number}" for number in range(6)]
+    for number, one in enumerate(others):
+        one.mkdir()
+        os.utime(one, (number, number))
+    shutil.rmtree(used)
+    assert language_graph(base, folder, {}) == used
+    left = {one.name for one in (cache / "graphs").glob("language-*")}
+    assert used.name in left
+    assert len(left) == 4
+    assert {"language-0", "language-1", "language-2"}.isdisjoint(left)
+    for one in others:
+        shutil.rmtree(one, ignore_errors=True)
 
 
 def test_weights_that_do_not_fit_are_told_in_one_line(places, tmp_path):
