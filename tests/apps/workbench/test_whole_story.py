@@ -24,11 +24,13 @@ from slidekick.apps.serving.running import taken
 
 MODEL_MS = 300_000  # of mini on a busy machine
 FILES = {"HTML": b"<!doctype html>", "Word": b"PK", "Markdown": b"# ", "JSON": b"{", "FHIR": b"{"}
-# Where the largest object's middle lies, in level-0 pixels.
+# Where the middle of the largest object lies that the region does not cut, in level-0 pixels.
 LARGEST = """() => { const boxes = slidekick.overlay.concepts[0].shapes.boxes, all = [];
   for (let at = 0; at < boxes.length; at += 4) all.push([...boxes.subarray(at, at + 4)]);
+  const edge = [0, 1, 2, 3].map(i => Math[i < 2 ? "min" : "max"](...all.map(one => one[i])));
+  const whole = all.filter(one => one.every((value, i) => value !== edge[i]));
   const area = one => (one[2] - one[0]) * (one[3] - one[1]);
-  const one = all.sort((a, b) => area(b) - area(a))[0];
+  const one = whole.sort((a, b) => area(b) - area(a))[0];
   return [(one[0] + one[2]) / 2, (one[1] + one[3]) / 2]; }"""
 
 
