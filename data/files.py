@@ -152,7 +152,8 @@ def check_writable(folder: str | os.PathLike) -> Path:
 def cannot_write(path: Path, error: OSError) -> str:
     """What is told where a file cannot be written, in one line with the mend."""
     reason = (error.strerror or type(error).__name__).lower()
-    return f"{path}: cannot write ({reason}); choose another folder or free this one"
+    mend = "set SLIDEKICK_CACHE to another" if Path(path).is_relative_to(cache_dir()) else "choose another"
+    return f"{path}: cannot write ({reason}); {mend} folder or free this one"
 
 
 def _umask() -> int:

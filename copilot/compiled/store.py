@@ -7,7 +7,6 @@ import json
 import os
 import shutil
 import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -15,8 +14,7 @@ from pathlib import Path
 from slidekick.copilot.compiled.graph import GRAPH, write_graph
 from slidekick.copilot.compiled.language import ABOUT
 from slidekick.copilot.compiled.weights import EXPERTS, read_language
-from slidekick.data.errors import OutputError
-from slidekick.data.files import cache_dir, files_hash, write_atomic
+from slidekick.data.files import cache_dir, files_hash, folder_atomic, write_atomic
 
 LAYOUT = 1  # of the graphs; raise it when what is written changes
 KEPT = 4  # graphs, of 200 MB each
@@ -39,26 +37,11 @@ def language_graph(base: Path, folder: Path, aside: Mapping[str, Path], longest:
         return target
     print(f"Preparing mini for this machine (once; kept in {cache_dir()}) ...", file=sys.stderr, flush=True)
     language = read_language(base, folder, aside)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=".language-", dir=target.parent))
-    except OSError as error:
-        raise OutputError(
-            f"{target.parent}: cannot write ({error.strerror}); set SLIDEKICK_CACHE to another folder"
-        ) from error
-    try:
+    with folder_atomic(target, lambda _: True) as scratch:
         write_graph(language, longest, scratch)
         about = {"shape": asdict(language.shape), "experts": len(language.experts), "rank": language.rank}
         write_atomic(scratch / ABOUT, json.dumps(about | {"scaling": language.scaling, "longest": longest}))
-        scratch.chmod(0o755)  # mkdtemp makes it private; a cache may be shared
-        if not (target / GRAPH).is_file():  # another process may have been quicker; both made the same bytes
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(scratch, target)
-        _forget(target.parent)
-    except OSError as error:
-        raise OutputError(f"{target}: cannot write ({error.strerror}); free some space (200 MB)") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
+    _forget(target.parent)
     return target
 
 

@@ -26,6 +26,17 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, monke
     assert os.listdir(tmp_path) == ["answer.json"]
 
 
+def test_a_cache_that_cannot_be_written_is_told_by_its_own_mend(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").write_text("a file")
+    for place, mend in (("cache/graphs/one", "set SLIDEKICK_CACHE to another folder"), ("cache", "SLIDEKICK_CACHE")):
+        with pytest.raises(OutputError, match=mend), folder_atomic(tmp_path / place / "x", lambda _: True):
+            pass
+    (tmp_path / "file").write_text("a file")
+    with pytest.raises(OutputError, match="choose another folder"):
+        write_atomic(tmp_path / "file" / "x", "")
+
+
 def test_outputs_are_as_readable_as_the_user_wants_files_to_be(tmp_path):
     before = os.umask(0o027)
     try:
