@@ -16,7 +16,6 @@ from pathlib import Path
 
 from slidekick.data.errors import OutputError, PluginError
 from slidekick.data.files import cache_dir, check_writable
-from slidekick.grounding.runtime import openvino_package
 
 IMPORTED = (
     "numpy", "PIL", "openslide", "onnxruntime", "openvino", "torch", "torchvision", "transformers", "peft",
@@ -160,7 +159,12 @@ def _version(name: str) -> str | None:
 
 def _import_problem(name: str) -> str | None:
     try:
-        openvino_package() if name == "openvino" else import_module(name)
+        if name == "openvino":  # kept from reporting its use
+            from slidekick.grounding.runtime import openvino_package
+
+            openvino_package()
+        else:
+            import_module(name)
     except Exception as error:  # a broken package may raise anything; the doctor is to name it, not to fall ill
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         return f"{name} cannot be imported ({reason}); install Slidekick again in a fresh environment"

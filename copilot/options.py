@@ -20,7 +20,6 @@ from transformers import LogitsProcessor, LogitsProcessorList
 
 from slidekick.copilot.grammar import TurnMatcher
 from slidekick.copilot.turn import Turn, turn_of
-from slidekick.data.errors import InputError
 
 TOKENS = ("input_ids", "attention_mask")  # what is one number a token
 AT_ONCE = 32  # texts behind one prompt, or prompts decoded together: a few hundred MB of logits at a 50 k vocabulary
@@ -160,13 +159,3 @@ class _Rows(LogitsProcessor):
                 allowed[row : row + 1] = grammar(input_ids[row : row + 1], scores[row : row + 1])
                 self.kept[row].append(float(own[row, int(allowed[row].argmax())].exp()))
         return allowed
-
-
-def token_ids(tokenizer, options: Sequence[str]) -> list[list[int]]:
-    """Token ids of each option as a turn's text. Raises InputError where there is none, or one is empty."""
-    if not options:
-        raise InputError("there is no option to weigh; give at least one")
-    ids = [tokenizer(option, add_special_tokens=False)["input_ids"] for option in options]
-    if not all(ids):
-        raise InputError(f"option {ids.index([]) + 1} is empty; give it words")
-    return ids

@@ -24,9 +24,9 @@ from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, q
 from slidekick.copilot.grammar import Alphabet, TurnGrammar, alphabet, askable, fast_json
 from slidekick.copilot.hub import chat_template
 from slidekick.copilot.messages import questions
-from slidekick.copilot.options import TurnProcessor, token_ids, weigh, write
+from slidekick.copilot.options import TurnProcessor, weigh, write
 from slidekick.copilot.pictures import MOST_PICTURES, Shown, SlidePicture, pixels_of, takes_several, with_pictures
-from slidekick.copilot.turn import Turn, turn_of
+from slidekick.copilot.turn import Turn, token_ids, turn_of
 from slidekick.data.errors import InputError
 
 
@@ -120,7 +120,7 @@ class TorchEngine:
         Texts are weighed as the model would write them, without the grammar. Raises InputError where an option is
         empty, or there is none.
         """
-        ids = token_ids(self.processor.tokenizer, options)
+        ids = token_ids(self._ids, options)
         with self._busy:
             inputs = self.encode(messages, image, tools)
             with self._speaking(messages, inputs):
@@ -132,7 +132,7 @@ class TorchEngine:
         Tells something where the connector was aligned with words, as mini's is (CLIP's rule, Radford et al. 2021, in
         the language model's own space). Raises InputError as `options`.
         """
-        ids = token_ids(self.processor.tokenizer, [f" {option}" for option in options])
+        ids = token_ids(self._ids, [f" {option}" for option in options])
         with self._busy, torch.inference_mode():
             picture = pooled_picture(
                 self.model, self.encode([{"role": "user", "content": [{"type": "image"}]}], image, ())
@@ -281,6 +281,9 @@ class TorchEngine:
         if text.startswith(told) and text != told:
             yield text[len(told) :]
         yield turn_of(text.strip(), probabilities.kept, [self.text_of([one]) for one in ids], ended, read)
+
+    def _ids(self, text: str) -> list[int]:
+        return self.processor.tokenizer(text, add_special_tokens=False)["input_ids"]
 
     def text_of(self, ids: list[int]) -> str:
         """Token ids as text, special tokens spelt out."""

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+
+from slidekick.data.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -31,3 +33,13 @@ def turn_of(text: str, kept: Sequence[float], tokens: Sequence[str], complete: b
     mean, product = (float(np.mean(kept)), float(np.prod(kept))) if kept else (0.0, 0.0)
     told = tuple((one, float(p)) for one, p in zip(tokens, kept, strict=False))
     return Turn(text, mean, complete, likelihood=product, tokens=told, read=read)
+
+
+def token_ids(encode: Callable[[str], list[int]], options: Sequence[str]) -> list[list[int]]:
+    """Token ids of each option as a turn's text. Raises InputError where there is none, or one is empty."""
+    if not options:
+        raise InputError("there is no option to weigh; give at least one")
+    ids = [encode(option) for option in options]
+    if not all(ids):
+        raise InputError(f"option {ids.index([]) + 1} is empty; give it words")
+    return ids

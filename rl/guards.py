@@ -69,6 +69,19 @@ def mean(steps: Log, name: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
+def _against_usual(log: Log, guards: Guards, prefix: str) -> list[tuple[float, float]]:
+    """(mean of the steps before, now) of each task in each of the last steps that have it, for one kind of figure."""
+    before, last = log[: -guards.window], log[-guards.window :]
+    tasks = sorted({name for step in last for name in step if name.startswith(prefix)} - {f"{prefix}all"})
+    usual = {task: mean(before, task) for task in tasks}
+    return [
+        (usual[task], step[task])
+        for task in tasks
+        for step in last
+        if usual[task] is not None and step.get(task) is not None
+    ]
+
+
 def collapsed(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
     """Entropy has nearly gone: the policy no longer tries anything."""
     before, now = mean(first, "entropy"), mean(last, "entropy")
@@ -80,11 +93,7 @@ def collapsed(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
 def worse(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
     """Rewards have fallen: each task's is held against its own mean of the steps before, since a mean over all follows
     which tasks were drawn."""
-    before, falls = log[: -guards.window], []
-    for task in sorted({name for step in last for name in step if name.startswith("reward/") and name != "reward/all"}):
-        usual = mean(before, task)
-        if usual is not None:
-            falls += [usual - step[task] for step in last if step.get(task) is not None]
+    falls = [usual - now for usual, now in _against_usual(log, guards, "reward/")]
     fall = sum(falls) / len(falls) if falls else 0.0
     if fall > guards.reward:
         return f"rewards fell by {fall:.3f} below what each task had earned, more than {guards.reward:g}"
@@ -102,10 +111,7 @@ def alike(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
 def drifted(log: Log, first: Log, last: Log, guards: Guards) -> str | None:
     """Answers grow or shrink. Each task's are held against their own mean of the steps before, as rewards are: a mean
     over all follows which tasks were drawn, and how often a tool is called."""
-    before, logs = log[: -guards.window], []
-    for task in sorted({name for step in last for name in step if name.startswith("length/")}):
-        usual = mean(before, task)
-        logs += [math.log(step[task] / usual) for step in last if usual and step.get(task)]
+    logs = [math.log(now / usual) for usual, now in _against_usual(log, guards, "length/") if usual and now]
     factor = math.exp(sum(logs) / len(logs)) if logs else 1.0
     if not 1 / guards.length <= factor <= guards.length:
         return (

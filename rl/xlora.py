@@ -19,8 +19,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from slidekick.copilot.experts import ABOUT
 from slidekick.copilot.mini import WEIGHTS, load_mini
-from slidekick.copilot.options import token_ids
 from slidekick.copilot.torch_engine import TorchEngine
+from slidekick.copilot.turn import token_ids
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
@@ -94,7 +94,7 @@ class UncachedEngine(TorchEngine):
         self, messages: Sequence[dict], image: np.ndarray, tools: Sequence[dict], options: Sequence[str]
     ) -> np.ndarray:
         """See `TorchEngine.options`."""
-        texts = token_ids(self.processor.tokenizer, options)
+        texts = token_ids(self._ids, options)
         with self._busy, torch.inference_mode():
             inputs = self.encode(messages, image, tools)
             prompt, pixels = inputs["input_ids"][0], inputs["pixel_values"]

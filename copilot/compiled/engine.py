@@ -30,7 +30,7 @@ from slidekick.copilot.grammar import Alphabet, TurnGrammar, TurnMatcher, alphab
 from slidekick.copilot.messages import questions
 from slidekick.copilot.mini import SLIDES, load_mini, tower_name
 from slidekick.copilot.pictures import Shown, SlidePicture, pixels_of
-from slidekick.copilot.turn import Turn, turn_of
+from slidekick.copilot.turn import Turn, token_ids, turn_of
 from slidekick.data.errors import InputError
 
 KEPT = 16  # prompts and turns whose keys and values are kept: 50 kB a token, some 4 MB each
@@ -161,7 +161,7 @@ class CompiledEngine:
         Texts are weighed as the model would write them, without the grammar. Raises InputError where an option is
         empty, or there is none.
         """
-        ids = self._options_ids(options)
+        ids = token_ids(self.prompts.ids, options)
         with self._busy:
             prompt = self._prompt(messages, image, tools)
             cache, first = self._read(prompt, max(map(len, ids)))
@@ -176,7 +176,7 @@ class CompiledEngine:
     def likeness(self, image: Shown, options: Sequence[str]) -> np.ndarray:
         """float64 (N,): cosine between the picture's mean image token and the mean embedding of each option's words
         (see `TorchEngine.likeness`). Raises InputError as `options`."""
-        ids = self._options_ids([f" {option}" for option in options])
+        ids = token_ids(self.prompts.ids, [f" {option}" for option in options])
         with self._busy:
             picture = np.concatenate(self._tokens(image)[0]).mean(0).astype(np.float64)
             words = [self.language.embed(one).mean(0).astype(np.float64) for one in ids]
@@ -237,15 +237,7 @@ class CompiledEngine:
         return self.router(picture, question)
 
     def _told(self, gates: np.ndarray) -> dict[str, float]:
-        return dict(self.router.told(gates)) if self.router else {}
-
-    def _options_ids(self, options: Sequence[str]) -> list[list[int]]:
-        if not options:
-            raise InputError("there is no option to weigh; give at least one")
-        ids = [self.prompts.ids(option) for option in options]
-        if not all(ids):
-            raise InputError(f"option {ids.index([]) + 1} is empty; give it words")
-        return ids
+        return self.router.told(gates) if self.router else {}
 
     def _words(self, messages: Sequence[dict]) -> tuple[str, ...]:
         return askable(" ".join(questions(messages)), self.copies) if self.copies else ()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +43,7 @@ class Router:
             gates[0, self.everyone.index(name)] = 1
         return gates
 
-    def told(self, gates: np.ndarray) -> Mapping[str, float]:
+    def told(self, gates: np.ndarray) -> dict[str, float]:
         """Weights (1, K) of the experts that speak, by name."""
         return {name: round(float(g), 4) for name, g in zip(self.everyone, gates[0], strict=True) if g > 0}
 
