@@ -22,8 +22,9 @@ from slidekick.rl.tasks import Row, right_turn
 
 class Anchor:
     """rows: to draw from; those with a right turn (`right_turn`) of no more tokens than a rollout may say are told.
-    weight: of the loss, a mean over tokens. answers: told at a time. tasks: family -> share of what is told; without
-    any, families are told as often as they are asked. depth: layers from which on something learns."""
+    weight: of the loss, a mean over answers of each one's mean over its tokens, so that a "yes" counts as much as a
+    report's line. answers: told at a time. tasks: family -> share of what is told; without any, families are told as
+    often as they are asked. depth: layers from which on something learns."""
 
     def __init__(
         self,
@@ -58,7 +59,8 @@ class Anchor:
         states = below(self.player.model, packed, pictures, self.depth)
         self.player.experts.speak(self.player.gates(prompts))
         logs, _ = log_probs(self.player.model, packed, states, self.depth)
-        return -self.weight * logs.sum() / sum(len(one.ids) for one in told)
+        lengths = logs.new_tensor([len(one.ids) for one in told])
+        return -self.weight * (logs.sum(1) / lengths).mean()
 
     def _told(self, row: Row) -> Told:
         """A row's right turn with its end token, any token being admitted."""

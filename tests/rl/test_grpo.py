@@ -318,6 +318,21 @@ def test_right_answers_are_told_beside_the_rewards(made):
     assert anchor.loss(3, 0).item() < first.item()
 
 
+def test_a_word_counts_as_much_as_a_line(made, monkeypatch):
+    """The loss is a mean over answers: a long one does not drown a short one."""
+    anchor = made.trainer(anchor={"weight": 1.0, "answers": 3}, rollouts={"budget": 48}).anchor
+    alone = []
+    for row in anchor.rows[:3]:
+        monkeypatch.setattr(anchor, "rows", [row])
+        monkeypatch.setattr(anchor, "odds", np.ones(1))
+        alone.append((len(anchor._told(row).ids), anchor.loss(0, 0).item()))
+    monkeypatch.undo()
+    monkeypatch.setattr(anchor, "rows", anchor.rows[:3])
+    monkeypatch.setattr(anchor, "odds", np.ones(3) / 3)
+    assert len({length for length, _ in alone}) > 1, "answers of different lengths"
+    assert anchor.loss(0, 0).item() == pytest.approx(np.mean([loss for _, loss in alone]), rel=1e-4)
+
+
 def test_families_have_shares_of_their_own_in_what_is_told(made):
     """Three of four told are of the family that has three times the share, however many of its rows there are."""
     told = made.trainer(anchor={"tasks": {"closed_vqa": 3, "classification": 1}}, rollouts={"budget": 48}).anchor
