@@ -147,3 +147,51 @@ def test_every_public_name_is_where_its_room_says(room):
     module = importlib.import_module(f"slidekick.{room}")
     for name in module.__all__:
         assert getattr(module, name) is not None, name
+
+
+# ---- the picture in docs/architecture.md
+
+# Boxes of the picture that stand for a room's own modules.
+OWN = {"apps.cli": "apps", "rl.training": "rl", "copilot.asking": "copilot", "grounding.all": "grounding"}
+OWN["data.slides"] = "data"
+
+
+def drawn() -> set[tuple[str, str]]:
+    """(importing, imported) packages as the picture's arrows say."""
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    picture = text.partition("```mermaid")[2].partition("```")[0]
+    arrows = set()
+    for a, arrow, b in re.findall(r"^\s*([\w.]+)(?:\[.*?\])? (<?-->) ([\w.]+)", picture, re.MULTILINE):
+        a, b = OWN.get(a, a), OWN.get(b, b)
+        arrows |= {(a, b)} | ({(b, a)} if arrow == "<-->" else set())
+    return arrows
+
+
+def imports() -> set[tuple[str, str]]:
+    """(importing, imported) packages as the code has them."""
+    import grimp
+
+    graph = grimp.build_graph(*(f"slidekick.{room}" for room in ROOMS))
+    folders = [name_of(path.parent).replace("/", ".") for path in FILES if path.name == "__init__.py"]
+
+    def package(module: str) -> str:
+        inner = module.removeprefix("slidekick.") + "."
+        return max((folder for folder in folders if inner.startswith(folder + ".")), key=len)
+
+    pairs = {(package(a), package(b)) for a in graph.modules for b in graph.find_modules_directly_imported_by(a)}
+    return {(a, b) for a, b in pairs if a != b}
+
+
+def reached(arrows: set[tuple[str, str]]) -> set[tuple[str, str]]:
+    """All pairs that are joined along arrows."""
+    joined = set(arrows)
+    while more := {(a, d) for a, b in joined for c, d in arrows if b == c and a != d} - joined:
+        joined |= more
+    return joined
+
+
+def test_the_picture_shows_the_imports():
+    arrows, pairs = drawn(), imports()
+    assert len(arrows) > 10
+    assert arrows - pairs == set(), "drawn, but nothing is imported so"
+    assert pairs - reached(arrows) == set(), "imported, but no way along arrows"
