@@ -22,6 +22,7 @@ IMPORTED = (
     "segment_anything",
 )  # fmt: skip
 OPTIONAL = {"trl": "train", "gradio": "chat", "openai": "endpoint"}  # package -> the extra that brings it
+SUMS = "SHA256SUMS"  # in a folder of weights, as coreutils' sha256sum writes it
 BASE_NEEDS_GB = 1.2  # base weights of mini as fetched, converted and compiled take 0.9 GB
 
 
@@ -66,15 +67,31 @@ def machine() -> dict:
 
 def weights() -> dict[str, bool]:
     """Which weights are there: ours come with the package, the base is fetched on first use."""
-    import slidekick.copilot
-    import slidekick.grounding
     from slidekick.copilot.base import base_path
 
-    return {
-        "base": (base_path() / "model.safetensors").is_file(),
-        "mini": any(Path(slidekick.copilot.__file__).parent.glob("weights/**/*.safetensors")),
-        "segmentor": any(Path(slidekick.grounding.__file__).parent.glob("weights/**/*.safetensors")),
-    }
+    ours = {name: any(folder.rglob("*.safetensors")) for name, folder in weight_folders().items()}
+    return {"base": (base_path() / "model.safetensors").is_file()} | ours
+
+
+def weight_folders() -> dict[str, Path]:
+    """The folders of weights that come with the package."""
+    import slidekick.copilot
+    import slidekick.grounding
+
+    rooms = {"mini": slidekick.copilot, "segmentor": slidekick.grounding}
+    return {name: Path(room.__file__).parent / "weights" for name, room in rooms.items()}
+
+
+def changed_weights(folder: Path) -> list[str]:
+    """Files that are not what `SHA256SUMS` in the folder names, those that are missing and those it does not name."""
+    from slidekick.data.packages import sha256_of
+
+    sums = folder / SUMS
+    lines = sums.read_text(encoding="utf-8").splitlines() if sums.is_file() else []
+    named = {name: digest for digest, name in (line.split(maxsplit=1) for line in lines)}
+    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*.safetensors")}
+    same = {name for name in there & named.keys() if sha256_of(folder / name) == named[name]}
+    return sorted((there | named.keys()) - same)
 
 
 def plugins() -> tuple[list[dict], list[str]]:
@@ -112,6 +129,10 @@ def problems(found: dict) -> list[str]:
     for name in ("mini", "segmentor"):
         if not found["weights"][name]:
             lines.append(f"the trained weights of {name} are not in the package; install Slidekick again")
+        elif changed := changed_weights(weight_folders()[name]):
+            lines.append(
+                f"weights of {name} are not as they were published: {', '.join(changed)}; install Slidekick again"
+            )
     try:
         check_writable(cache_dir())
     except OutputError as error:

@@ -55,6 +55,28 @@ def test_every_package_is_installed():
     assert sorted(listed) == sorted("slidekick." + name_of(folder).replace("/", ".") for folder in folders)
 
 
+@pytest.mark.parametrize(("lock", "extra"), [("run", "chat"), ("dev", "dev")])
+def test_what_is_installed_is_pinned_by_version_and_hash(lock, extra):
+    """`make lock` writes requirements/; it must follow pyproject.toml and name no place that files come from."""
+    from packaging.requirements import Requirement
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted, extras = [Requirement(line) for line in project["dependencies"]], [extra]
+    while extras:
+        for line in map(Requirement, project["optional-dependencies"][extras.pop()]):
+            if line.name == "slidekick":
+                extras += line.extras
+            else:
+                wanted.append(line)
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
+    entries = [entry.split() for entry in text.replace("\\\n", " ").splitlines() if entry[0] != "#"]
+    assert "://" not in text
+    assert all(any(part.startswith("--hash=sha256:") for part in entry) for entry in entries)
+    versions = {Requirement(entry[0]).name: entry[0].partition("==")[2] for entry in entries}
+    missing = [str(one) for one in wanted if not one.specifier.contains(versions.get(one.name, "none"))]
+    assert missing == [], "run make lock"
+
+
 def test_no_code_of_strangers_is_trusted():
     assert [name for name, text in SOURCES.items() if "trust_remote_code" in text] == []
 

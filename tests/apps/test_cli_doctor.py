@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import pytest
 
@@ -30,6 +31,26 @@ def test_missing_weights_are_a_problem_and_an_unfetched_base_a_note(healthy, mon
     assert "PROBLEM: the trained weights of segmentor are not in the package; install Slidekick again" in out
     assert "note: the base weights are fetched on first use" in out
     assert "weights of mini" not in out
+
+
+def test_weights_that_are_not_as_published_are_named(healthy, monkeypatch, tmp_path, capsys):
+    for name, folder in doctor.weight_folders().items():
+        assert doctor.changed_weights(folder) == [], (
+            f"in {folder}: sha256sum $(git ls-files '*.safetensors') > SHA256SUMS"
+        )
+        shutil.copytree(folder, tmp_path / name)
+    monkeypatch.setattr(
+        doctor, "weight_folders", lambda: {"mini": tmp_path / "mini", "segmentor": tmp_path / "segmentor"}
+    )
+    with open(tmp_path / "mini" / "mini" / "tower.safetensors", "r+b") as file:
+        file.seek(5000)
+        file.write(b"other")
+    (tmp_path / "mini" / "mini" / "stranger.safetensors").write_bytes(b"")
+    (tmp_path / "segmentor" / "phrases.safetensors").unlink()
+    assert main(["doctor"]) == 1
+    out = capsys.readouterr().out
+    assert "weights of mini are not as they were published: mini/stranger.safetensors, mini/tower.safetensors;" in out
+    assert "weights of segmentor are not as they were published: phrases.safetensors;" in out
 
 
 def test_a_package_that_does_not_import_is_named_with_the_reason(healthy, monkeypatch, capsys):
