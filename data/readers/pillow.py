@@ -7,6 +7,7 @@ scale, so `mpp` is always None.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import threading
 import warnings
@@ -22,6 +23,8 @@ from slidekick.data.readers.header import Header
 # Picture formats only: Pillow's others run outside programs (EPS) or are no pictures of tissue.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "GIF", "JPEG2000", "PPM")
 PICTURE_LIMIT_PX = 150_000_000  # 450 MB as RGB; a larger scan belongs in a tiled format that is read in parts
+# Its debug log tells the values of tags, names of patients among them, to whoever turns on all debug logs.
+logging.getLogger("PIL").setLevel(logging.INFO)
 _STDERR = threading.Lock()  # there is one for the whole process
 
 

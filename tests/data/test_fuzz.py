@@ -10,39 +10,21 @@ import pydicom
 import pytest
 import tifffile
 from PIL import Image
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+from slide_files import write_dicom
 
 from slidekick.apps.bench import fuzz
 from slidekick.data.errors import InputError
 from slidekick.data.features import read_coords
 from slidekick.data.readers import openslide, tiff
-from slidekick.data.readers.dicom import SLIDE_CLASS
 from slidekick.data.slide import open_slide
 
 FIXTURES = Path(os.environ.get("SLIDEKICK_DATA", Path(__file__).parents[3] / "shared" / "data")) / "wsi_fixtures"
 MADE, REAL = 120, 99  # inputs: ten of each file made here, three of each that a scanner wrote
 
 
-def write_dicom(path: Path, side: int = 128, tile: int = 64) -> None:
-    """One uncompressed level in full order, as a converter writes it."""
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SLIDE_CLASS
-    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(entropy_srcs=["fuzz"])
-    data.SeriesInstanceUID = generate_uid(entropy_srcs=["series"])
-    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
-    data.DimensionOrganizationType = "TILED_FULL"
-    data.TotalPixelMatrixColumns = data.TotalPixelMatrixRows = side
-    data.Rows = data.Columns = tile
-    data.NumberOfFrames = (side // tile) ** 2
-    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
-    data.BitsAllocated = data.BitsStored = 8
-    data.HighBit, data.PixelRepresentation = 7, 0
-    frames = np.random.default_rng(0).integers(0, 256, (data.NumberOfFrames, tile, tile, 3), np.uint8)
-    data.PixelData = frames.tobytes()
-    pydicom.dcmwrite(path, data, enforce_file_format=True)
+def grains(side: int) -> np.ndarray:
+    """uint8 (side, side, 3): noise, which no compression shortens."""
+    return np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8)
 
 
 def write_slide_with_table(path: Path) -> int:
@@ -50,7 +32,7 @@ def write_slide_with_table(path: Path) -> int:
     import imagecodecs
     from pydicom.encaps import encapsulate
 
-    write_dicom(path)
+    write_dicom(path, grains(128))
     data = pydicom.dcmread(path)
     frames = np.frombuffer(data.PixelData, np.uint8).reshape(4, 64, 64, 3)
     data.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.50"
@@ -77,7 +59,7 @@ def made(tmp_path_factory) -> list[Path]:
     tifffile.imwrite(folder / "a.ome.tif", pixels[:, :, 0][None].repeat(2, 0), tile=(64, 64), metadata={"axes": "CYX"})
     head = "Aperio Image Library v11\r\n200x160 [0,0 200x160] (64x64)|AppMag = 20|MPP = 0.5"
     tifffile.imwrite(folder / "a.svs", pixels, tile=(64, 64), compression="zlib", photometric="rgb", description=head)
-    write_dicom(folder / "a.dcm")
+    write_dicom(folder / "a.dcm", grains(128))
     with h5py.File(folder / "a.h5", "w") as file:
         file["features"], file["coords"] = np.ones((9, 32), np.float32), np.arange(18).reshape(9, 2)
         file["coords"].attrs.update({"patch_size": 256, "name": "a"})

@@ -33,6 +33,34 @@ def write_pyramid(path: Path, pixels: np.ndarray, levels: int, mpp: float | None
     return path
 
 
+def write_dicom(path: Path, pixels: np.ndarray, tile: int = 64) -> Path:
+    """One uncompressed level in full order, as a converter writes it; sides of whole tiles."""
+    import pydicom
+    from pydicom.dataset import Dataset, FileMetaDataset
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    from slidekick.data.readers.dicom import SLIDE_CLASS
+
+    data = Dataset()
+    data.file_meta = FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID = SLIDE_CLASS
+    data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID = generate_uid(entropy_srcs=["made here"])
+    data.SeriesInstanceUID = generate_uid(entropy_srcs=["series"])
+    data.ImageType = ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
+    data.DimensionOrganizationType = "TILED_FULL"
+    data.TotalPixelMatrixRows, data.TotalPixelMatrixColumns = height, width = pixels.shape[:2]
+    data.Rows = data.Columns = tile
+    frames = pixels.reshape(height // tile, tile, width // tile, tile, 3).swapaxes(1, 2)
+    data.NumberOfFrames = frames.shape[0] * frames.shape[1]
+    data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "RGB", 0
+    data.BitsAllocated = data.BitsStored = 8
+    data.HighBit, data.PixelRepresentation = 7, 0
+    data.PixelData = frames.tobytes()
+    pydicom.dcmwrite(path, data, enforce_file_format=True)
+    return path
+
+
 def lung_items(folder: Path, split: str = "test") -> list[Item]:
     """A picture of one colour for each of three tissues, grained as tissue is and ink is not."""
     items, rng = [], np.random.default_rng(0)
