@@ -33,7 +33,7 @@ test: $(VENV)/dev.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
-	$(BIN)/python -m slidekick.apps.bench.smoke
+	$(BIN)/slidekick bench smoke
 
 lock: $(VENV)/tools.stamp
 	$(call locked,dev,dev)

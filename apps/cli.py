@@ -32,6 +32,7 @@ COMMANDS = {
     "convert": "turn a public data set into one to train and measure on",
     "train": "train the generalist or the segmentor from a YAML",
     "evaluate": "score answers and masks on labelled pictures",
+    "bench": "measure how fast it is, beside other tools",
     "doctor": "check this installation",
 }
 MENDABLE = 2

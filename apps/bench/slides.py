@@ -11,18 +11,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
 
-from slidekick.apps.bench.smoke import machine
+from slidekick.apps.bench.table import Row, as_text, machine, versions
 
 PACKAGES = ("slidekick", "numpy", "tifffile", "imagecodecs", "openvino", "torch")
 SIDE, BLOCKS = 20_000, 100  # px of the usual slide; blocks of tissue on it, a quarter
@@ -34,36 +32,6 @@ MOST_TILES = 800  # of a peer that reads 100 a second
 ALIKE = 3.0  # grey values between the means of what two readers show: filters differ, another place is far off
 QUESTIONS = ("How much of the tissue is tumour?", "Is there tumour?")
 COLD = ("base", "packages")  # what of the cache a first question may find: the weights
-
-
-@dataclass(frozen=True)
-class Row:
-    """Ours beside a peer, or beside a limit. least, most: of the ratio ours / peer, where there is a goal."""
-
-    task: str
-    what: str
-    unit: str
-    ours: float
-    peer: str
-    theirs: float
-    least: float | None = None
-    most: float | None = None
-
-    @property
-    def ratio(self) -> float:
-        """Ours over the peer's."""
-        return self.ours / self.theirs
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the goal is met; None without one."""
-        if self.least is None and self.most is None:
-            return None
-        return (self.least is None or self.ratio >= self.least) and (self.most is None or self.ratio <= self.most)
-
-    def to_dict(self) -> dict:
-        """JSON-ready, with ratio and verdict."""
-        return asdict(self) | {"ratio": self.ratio, "met": self.met}
 
 
 @dataclass
@@ -125,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "rows": [row.to_dict() for row in bench.rows],
         "facts": bench.facts,
         "missing": bench.missing,
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+        "versions": versions(PACKAGES),
         "machine": machine(),
     }
     print(json.dumps(facts, indent=2) if args.json else as_text(facts))
@@ -181,7 +149,8 @@ def tile_rows(runs: dict[str, list[dict]], what: str, raw: str, missing: list[st
     raw: the peer that is a bare reader. What another shows must be alike, else it is a line in `missing`.
     """
     ours = best_pace(runs["ours"], "tiles_s")
-    rows = [Row("tiles", what, "/s", ours, "decoding alone", best_pace(runs["ours"], "raw_s"), least=0.8)]
+    raw_s = best_pace(runs["ours"], "raw_s")
+    rows = [Row("tiles", what, "/s", ours, "decoding alone", raw_s, least=0.8, best=raw_s)]
     others = {}
     for name, measured in runs.items():
         if name == "ours":
@@ -303,21 +272,6 @@ TASKS: dict[str, Callable[[Bench], None]] = {
     "workers": workers,
     "question": question,
 }
-
-
-def as_text(facts: dict) -> str:
-    """A table for people."""
-    cells = [("what", "ours", "", "against", "", "ratio", "goal", "")]
-    for row in facts["rows"]:
-        goal = f"≥ {row['least']:g}" if row["least"] is not None else f"≤ {row['most']:g}" if row["most"] else ""
-        verdict = {None: "", True: "met", False: "NOT MET"}[row["met"]]
-        ours, theirs = (f"{row[key]:,.0f}" if row[key] >= 100 else f"{row[key]:.3g}" for key in ("ours", "theirs"))
-        cells.append((row["what"], ours, row["unit"], row["peer"], theirs, f"{row['ratio']:.2f}", goal, verdict))
-    widths = [max(len(row[column]) for row in cells) for column in range(len(cells[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
-    lines += [f"not measured: {line}" for line in facts["missing"]]
-    lines.append(", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
-    return "\n".join([*lines, facts["machine"]])
 
 
 if __name__ == "__main__":

@@ -8,44 +8,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+
+from slidekick.apps.bench.table import Row, as_text, machine, versions
 
 PACKAGES = ("slidekick", "torch", "openvino", "segment-anything", "numpy")
 SIDE = 1024  # px; what SAM looks at, and a usual region
 MPP = 0.25  # µm per px of that region: a scan at 40x
 FIVE = ("nucleus", "gland", "tumour", "stroma", "blood vessel")  # cells and tissue: two scales
-
-
-@dataclass(frozen=True)
-class Check:
-    """Seconds of ours and of what it is held against, and the ratio that must not be passed. why: where it is from."""
-
-    name: str
-    peer: str
-    ours_s: float
-    peer_s: float
-    limit: float
-    why: str
-
-    @property
-    def ratio(self) -> float:
-        """Ours over the peer's; below 1 is faster."""
-        return self.ours_s / self.peer_s
-
-    @property
-    def held(self) -> bool:
-        """Whether the ratio is within its limit."""
-        return self.ratio <= self.limit
-
-    def to_dict(self) -> dict:
-        """JSON-ready, with ratio and verdict."""
-        return asdict(self) | {"ratio": self.ratio, "held": self.held}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,17 +29,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(arguments)
     try:
-        checks = [start_up(), *segmenting()]
+        rows = [start_up(), *segmenting()]
     except SlidekickError as error:
         print(f"slidekick: {error}", file=sys.stderr)
         return 2
-    versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    facts = {"checks": [check.to_dict() for check in checks], "versions": versions, "machine": machine()}
+    facts = {"rows": [row.to_dict() for row in rows], "versions": versions(PACKAGES), "machine": machine()}
     print(json.dumps(facts, indent=2) if args.json else as_text(facts))
-    return 0 if all(check.held for check in checks) else 1
+    return 0 if all(row.met for row in rows) else 1
 
 
-def start_up() -> Check:
+def start_up() -> Row:
     """`slidekick --help` against an empty Python: what our imports cost."""
     ours = [sys.executable, "-m", "slidekick.apps.cli", "--help"]
     empty = [sys.executable, "-c", "pass"]
@@ -76,10 +48,11 @@ def start_up() -> Check:
 
     pairs = [(seconds(lambda: run(ours)), seconds(lambda: run(empty))) for _ in range(7)]
     best = [min(column) for column in zip(*pairs, strict=True)]  # what is slower was other work's doing
-    return Check("slidekick --help", "python -c pass", *best, 4.0, "1.5 measured; one heavy import passes it")
+    why = "1.5 measured; one heavy import passes it"
+    return Row("smoke", "slidekick --help", "s", best[0], "python -c pass", best[1], most=4.0, why=why)
 
 
-def segmenting() -> list[Check]:
+def segmenting() -> list[Row]:
     """Five concepts on 1024 x 1024 px against SAM ViT-B's encoder, against one concept, and once more on the same
     picture. All threads; the segmentor forgets the picture where it is to be new."""
     from slidekick.grounding import Segmentor
@@ -94,13 +67,14 @@ def segmenting() -> list[Check]:
     look(FIVE)  # the first call plans memory and kernels
     trios = [(look(FIVE), look(FIVE, new=False), look(FIVE[:1])) for _ in range(5)]
     new, again, single = (min(column) for column in zip(*trios, strict=True))  # as above
+    five, sam = "segment 5 concepts", f"SAM ViT-B encoder, {SIDE} px"
     return [
-        Check(f"segment 5 concepts, {SIDE} px", f"SAM ViT-B encoder, {SIDE} px", new, sam_seconds(), 0.08,
-              "0.03 to 0.05 by the processor; a compact encoder is the point, and SAM's masks would come on top"),
-        Check("segment 5 concepts", "segment 1 concept", new, single, 3.0,
-              "a picture is encoded once at each scale, whatever the number of concepts"),
-        Check("segment 5 concepts again", "segment 5 concepts", again, new, 0.95,
-              "features of the last picture are kept"),
+        Row("smoke", f"{five}, {SIDE} px", "s", new, sam, sam_seconds(), most=0.08,
+            why="0.03 to 0.05 by the processor; a compact encoder is the point, and SAM's masks would come on top"),
+        Row("smoke", five, "s", new, "segment 1 concept", single, most=3.0,
+            why="a picture is encoded once at each scale, whatever the number of concepts"),
+        Row("smoke", f"{five} again", "s", again, five, new, most=0.95,
+            why="features of the last picture are kept"),
     ]  # fmt: skip
 
 
@@ -132,27 +106,6 @@ def seconds(work: Callable[[], object]) -> float:
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
-
-
-def machine() -> str:
-    """System, processor kind and torch's number of threads in a few words."""
-    import torch
-
-    return f"{platform.system()} {platform.machine()}, threads: {torch.get_num_threads()}"
-
-
-def as_text(facts: dict) -> str:
-    """A table for people."""
-    rows = [("ours", "s", "against", "s", "ratio", "limit", "")]
-    for check in facts["checks"]:
-        verdict = "" if check["held"] else "TOO SLOW"
-        ratio, limit = f"{check['ratio']:.3f}", f"{check['limit']:g}"
-        times = (f"{check['ours_s']:.3g}", f"{check['peer_s']:.3g}")
-        rows.append((check["name"], times[0], check["peer"], times[1], ratio, limit, verdict))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    lines.append(", ".join(f"{name} {number}" for name, number in facts["versions"].items()))
-    return "\n".join([*lines, facts["machine"]])
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from slidekick.apps.bench.figures import peak_mb
-from slidekick.apps.bench.smoke import machine
+from slidekick.apps.bench.table import machine
 
 STEPS = 4  # the first plans memory and kernels and is not counted
 SIDE = 256  # px of the pictures, a usual tile

@@ -50,6 +50,7 @@ class LanguageModel:
     def __init__(self, folder: Path) -> None:
         import onnxruntime
 
+        self.folder = folder
         about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         self.shape = Shape(**about["shape"])
         self.experts, self.rank, self.scaling, self.longest = (

@@ -8,11 +8,11 @@ import pytest
 
 import slidekick.grounding
 from slidekick.apps.bench import figures, smoke, training
-from slidekick.apps.bench.smoke import Check
+from slidekick.apps.bench.table import Row
 from slidekick.data.errors import InputError
 
-FAST = Check("ours", "peer", 1.0, 20.0, 0.1, "")
-SLOW = Check("ours", "peer", 3.0, 20.0, 0.1, "")
+FAST = Row("smoke", "ours", "s", 1.0, "peer", 20.0, most=0.1)
+SLOW = Row("smoke", "ours", "s", 3.0, "peer", 20.0, most=0.1)
 
 
 @pytest.mark.parametrize(("check", "code", "told"), [(FAST, 0, False), (SLOW, 1, True)])
@@ -20,11 +20,11 @@ def test_a_ratio_beyond_its_limit_is_named_and_exits_1(monkeypatch, capsys, chec
     monkeypatch.setattr(smoke, "start_up", lambda: FAST)
     monkeypatch.setattr(smoke, "segmenting", lambda: [check])
     assert smoke.main([]) == code
-    assert ("TOO SLOW" in capsys.readouterr().out) is told
+    assert ("NOT MET" in capsys.readouterr().out) is told
     assert smoke.main(["--json"]) == code
     facts = json.loads(capsys.readouterr().out)
-    assert [found["held"] for found in facts["checks"]] == [True, not told]
-    assert facts["checks"][1]["ratio"] == pytest.approx(check.ours_s / 20)
+    assert [row["met"] for row in facts["rows"]] == [True, not told]
+    assert facts["rows"][1]["ratio"] == pytest.approx(check.ours / 20)
     assert {"python", "torch", "segment-anything"} <= set(facts["versions"])
 
 
@@ -65,10 +65,10 @@ def test_five_concepts_are_held_against_one_against_a_picture_seen_before_and_ag
         *[(5, True), (5, False), (1, True)] * 5,
     ]
     assert {asked[2:] for asked in looker.asked} == {((1024, 1024, 3), (smoke.MPP, smoke.MPP))}
-    assert (sam.ours_s, sam.peer_s) == (1.0, 34.0)
-    assert sam.held
-    assert again.peer_s == single.ours_s == 1.0
-    assert not again.held, "it must cost less than a new picture"
+    assert (sam.ours, sam.theirs) == (1.0, 34.0)
+    assert sam.met
+    assert again.theirs == single.ours == 1.0
+    assert not again.met, "it must cost less than a new picture"
 
 
 def test_figures_are_measured_in_processes_of_their_own_and_told_together(monkeypatch, capsys):
@@ -84,8 +84,10 @@ def test_figures_are_measured_in_processes_of_their_own_and_told_together(monkey
     assert figures.main([]) == 0
     text = capsys.readouterr().out
     assert asked == ["ask", "segment"]
-    assert "warm 0.25 s (median of 5), peak memory 1,234 MB" in text
-    assert "packages 2,000 MB installed" in text
+    rows = [" ".join(line.split()) for line in text.splitlines()]
+    assert "ask, 512 px, from cold 1.5 s goal 3 0.5 ≤ 1 met" in rows
+    assert "segment 5 concepts, 1024 px, peak memory 1,234 MB goal 1,000 1.23 ≤ 1 NOT MET" in rows
+    assert "packages 2,000 MB goal 7,500 0.267 ≤ 1 met" in rows
 
 
 def test_a_task_is_loaded_once_run_once_and_then_five_times(monkeypatch, capsys):

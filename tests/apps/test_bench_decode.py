@@ -5,7 +5,9 @@ import sys
 import numpy as np
 import pytest
 
-from slidekick.apps.bench.decode import Worker, as_text, folded, gguf_source, write_gguf
+from slidekick.apps.bench import decode
+from slidekick.apps.bench.decode import Worker
+from slidekick.apps.bench.llama_file import folded, gguf_source, write_gguf
 from slidekick.copilot.compiled.weights import Language, Shape
 from slidekick.data.errors import SourceError
 
@@ -82,13 +84,20 @@ def test_the_file_for_llama_cpp_holds_the_same_weights(language, tmp_path):
     np.testing.assert_allclose(made["blk.0.attn_k.weight"][1], key[16], atol=0.02)
 
 
-def test_the_table_tells_how_many_times_ours_is(language):
-    rows = {
-        "ours, a token a step": {"tokens_s": 90.0, "read_ms": 80.0, "tokens": 48},
-        "HF generate, float32": {"tokens_s": 11.25, "read_ms": 300.0, "tokens": 48},
-    }
+def test_ours_is_held_against_each_peer_and_against_what_memory_gives():
+    pace = {name: {"tokens_s": rate} for name, rate in ((decode.OURS, 90.0), (decode.ANSWER, 225.0))}
+    pace |= {decode.TORCH: {"tokens_s": 11.25}, decode.LLAMA_OURS: {"tokens_s": 100.0}}
+    rows = decode.rows_of(pace, best=120.0)
+    assert [(row["ratio"], row["met"], row["best"]) for row in rows] == [
+        (8.0, True, 120.0), (0.9, False, 120.0), (20.0, None, None), (2.25, None, None)
+    ]  # fmt: skip
     agree = {"logits_correlate": 0.9995, "probability_differs": 0.03, "same_turns": "5 of 5"}
-    text = as_text({"rows": rows, "agree": agree, "cores": 2})
-    assert "8.00x" in text
+    facts = {"rows": rows, "agree": agree, "versions": {"numpy": "2"}, "machine": "m"}
+    text = decode.table(facts)
+    assert "NOT MET" in text
     assert "the same turn for 5 of 5 questions" in text
-    assert "correlate" not in as_text({"rows": rows, "agree": None, "cores": 2})
+    assert "correlate" not in decode.table(facts | {"agree": None})
+
+
+def test_memory_is_read_faster_than_a_disk_gives():
+    assert 5e8 < decode.read_rate() < 1e12

@@ -9,7 +9,7 @@ import pytest
 
 from slidekick.apps.bench import slide_files, slide_peers, slide_work, slides
 from slidekick.apps.bench.slide_files import BLOCK, GLASS, tissue_plan, write_slide
-from slidekick.apps.bench.slides import Bench, Row
+from slidekick.apps.bench.slides import Bench
 from slidekick.data.errors import SourceError
 from slidekick.data.readers import openslide
 from slidekick.data.slide import open_slide
@@ -184,21 +184,6 @@ def test_a_line_is_found_and_what_is_none_is_not(tmp_path):
     assert slides.line([1, 2, 3, 4], [1.0, 9.0, 1.0, 9.0])[2] < 0.5
     slides.plot(tmp_path / "tissue.png", [100, 200, 400], [1.5, 3.0, 6.1])
     assert (tmp_path / "tissue.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_rows_tell_ratio_goal_and_verdict():
-    rows = [Row("memory", "read", "MB", 1100.0, "small", 1000.0, most=1.05), Row("tiles", "t", "/s", 9.0, "p", 3.0)]
-    facts = {
-        "rows": [row.to_dict() for row in rows],
-        "missing": ["p: gone"],
-        "versions": {"numpy": "2"},
-        "machine": "m",
-    }
-    first, second, third, *rest = slides.as_text(facts).splitlines()
-    assert first.split() == ["what", "ours", "against", "ratio", "goal"]
-    assert second.split() == ["read", "1,100", "MB", "small", "1,000", "1.10", "≤", "1.05", "NOT", "MET"]
-    assert third.split() == ["t", "9", "/s", "p", "3", "3.00"]
-    assert rest == ["not measured: p: gone", "numpy 2", "m"]
 
 
 def test_glass_is_encoded_once():
