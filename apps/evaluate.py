@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -152,8 +153,10 @@ def _generalist(args: argparse.Namespace) -> tuple[dict, list[dict]]:
 
 def _calibrate(args: argparse.Namespace, copilot, plan, journal: Path | None) -> None:
     """Fit on val, keep it in the model's folder, and go on with it."""
-    from slidekick.copilot.mini import WEIGHTS
-    from slidekick.rl.evaluation.run import calibrate
+    from slidekick.copilot.mini import TOWER, WEIGHTS
+    from slidekick.copilot.sight import Sight
+    from slidekick.data.files import files_hash
+    from slidekick.rl.evaluation.run import calibrate, fit_sight
 
     folder = WEIGHTS if args.model == "mini" else Path(args.model)
     if not folder.is_dir():
@@ -161,6 +164,10 @@ def _calibrate(args: argparse.Namespace, copilot, plan, journal: Path | None) ->
     check_writable(folder)
     copilot.confidence = calibrate(copilot, plan, journal)
     tell(f"wrote {copilot.confidence.save(folder)}: temperature {copilot.confidence.temperature:.3f}")
+    if (folder / TOWER).is_file():
+        taught = replace(fit_sight(copilot, plan), tower=files_hash([folder / TOWER]))
+        copilot.sight = Sight(taught)
+        tell(f"wrote {taught.save(folder)}: strange from {taught.most:.3f}")
 
 
 def _metrics_table(summary: dict) -> str:

@@ -31,6 +31,7 @@ from slidekick.copilot.grammar import ToolCall, opens_call
 from slidekick.copilot.messages import user_message
 from slidekick.copilot.pictures import ALONE, PicturesRefused, Shown
 from slidekick.copilot.sentences import measured_text
+from slidekick.copilot.sight import BLANK, FOREIGN, Sight, load_taught
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.together import Making, alone, spoken, together
@@ -55,6 +56,7 @@ class Copilot:
     weights: hash of the generalist's trained weights, for `Answer.versions`. confidence: how sure it is among
     given options, where that was fitted (`slidekick evaluate classify --calibrate`). reader: surveys whole slides.
     tools: of other packages, by name, beside the built-in ones. home: the model's folder, where its own reader lies.
+    sight: what keeps it from reading pictures that show nothing, or nothing it was taught; None: it reads all.
     """
 
     def __init__(
@@ -66,9 +68,10 @@ class Copilot:
         reader: SlideReader | None = None,
         tools: Mapping[str, ExtraTool] = NO_EXTRA,
         home: Path | None = None,
+        sight: Sight | None = None,
     ) -> None:
         self.engine, self.segmentor, self.weights, self.confidence = engine, segmentor, weights, confidence
-        self.tools, self._reader, self._home = tools, reader, home
+        self.tools, self._reader, self._home, self.sight = tools, reader, home, sight
 
     @property
     def reader(self) -> SlideReader:
@@ -104,14 +107,15 @@ class Copilot:
             segmentor = with_specialists(Segmentor.from_pretrained())
         tools = installed_tools(TOOL_NAMES, known_words(segmentor)) if tools is None else tools
         if is_endpoint(name):
-            return cls(EndpointEngine(name), segmentor, tools=tools)
+            return cls(EndpointEngine(name), segmentor, tools=tools, sight=Sight())
         engine, folder = load_engine(name, known_words(segmentor), runtime), mini.folder_of(name)
         if (folder / mini.ADAPTER_CONFIG).is_file():
             weights = mini.weights_hash(folder)
-            return cls(engine, segmentor, weights, load_confidence(folder, weights), tools=tools, home=folder)
+            confidence, sight = load_confidence(folder, weights), Sight(load_taught(folder))
+            return cls(engine, segmentor, weights, confidence, tools=tools, home=folder, sight=sight)
         commit = getattr(engine.model.config, "_commit_hash", None) or ""  # gigabytes are not read through for a name
         confidence = load_confidence(folder, commit) if folder.is_dir() else None
-        return cls(engine, segmentor, commit, confidence, tools=tools)
+        return cls(engine, segmentor, commit, confidence, tools=tools, sight=Sight())
 
     def survey(self, slide: Slide) -> Survey:
         """Look over a whole slide once, to ask about it as often as one likes; see `SlideReader.survey`."""
@@ -229,6 +233,11 @@ class Copilot:
         if asked := self._asked_for(draft.question):
             yield from self._told_by_tools(draft, asked)
             return
+        if (unread := self._unread(draft.box)) in (BLANK, FOREIGN):
+            yield Event("answer", answer=self._declined(draft, unread))
+            return
+        if unread:
+            draft.warnings.append(unread)
         self._show(draft)
         calls_left = MAX_STEPS
         while True:
@@ -252,6 +261,15 @@ class Copilot:
             draft.warnings.append("the model did not come to an answer in words")
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
+
+    def _unread(self, box: Toolbox) -> str:
+        """Why a picture is not to be read, or not to be relied on (see `Sight.why_not`); "" for any other, and for
+        slides, of which tissue alone is looked at."""
+        if self.sight is None or isinstance(box, SlideToolbox):
+            return ""
+        if box.unread is None:
+            box.unread = self.sight.why_not(box.roi.pixels, self.engine)
+        return box.unread
 
     def _asked_for(self, question: str) -> dict[str, str]:
         """Tools of other packages that a question asks for by a declared phrase, and the phrase; none where the model
@@ -308,6 +326,18 @@ class Copilot:
             options=likely,
             warnings=tuple(dict.fromkeys(warnings)),
             looked=draft.looked_at,
+            versions=self.versions,
+        )
+
+    def _declined(self, draft: Draft, why: str) -> Answer:
+        """An answer that says why there is none."""
+        return Answer(
+            question=draft.question,
+            text=why,
+            short=why,
+            confidence=1.0,
+            claims=(Claim(why, (), True, "reading"),),
+            warnings=tuple(draft.warnings),
             versions=self.versions,
         )
 

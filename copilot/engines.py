@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from slidekick.copilot import mini
-from slidekick.copilot.engine import SLIDE, Engine
+from slidekick.copilot.engine import Engine
 from slidekick.copilot.pictures import MOST_PICTURES
 from slidekick.data.errors import InputError
 
@@ -35,19 +35,17 @@ def load_engine(name: str, copies: Mapping[str, str], runtime: str = COMPILED) -
     model, processor = mini.load_generalist(name)
     if not (folder / mini.ADAPTER_CONFIG).is_file():
         return TorchEngine(model, processor, shown)
-    from slidekick.copilot.experts import EXPERTS, load_experts
+    from slidekick.copilot.experts import load_experts
 
-    slides = folder / mini.SLIDES
-    aside = {SLIDE: slides / SLIDE} if (slides / SLIDE).is_dir() else None
-    kin = (folder / mini.TOWER).is_file()
+    places, kin = folder / mini.EXPERTS, (folder / mini.TOWER).is_file()
     return TorchEngine(
         model,
         processor,
         shown,
         history=0,  # nearly all that we train on are single questions, so earlier turns would be new to it
-        experts=load_experts(model, folder / EXPERTS, aside=aside) if (folder / EXPERTS).is_dir() else None,
+        experts=load_experts(model, places, aside=mini.aside_of(folder)) if places.is_dir() else None,
         copies=copies,
-        reads_slides=slides.is_dir(),
+        reads_slides=(folder / mini.SLIDES).is_dir(),
         pads=kin,
         most_pictures=1 if kin else MOST_PICTURES,  # what is trained on mini's base sees one, seldom two
         fixed_tools=True,

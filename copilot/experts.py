@@ -22,11 +22,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from slidekick.copilot.messages import questions
+from slidekick.copilot.mini import ABOUT, ADAPTER_FILE, ROUTER
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 
-ROUTER, ABOUT, WEIGHTS = "router.safetensors", "experts.json", "adapter_model.safetensors"
-EXPERTS = "experts"  # folder beside an adapter
 PREFIX = "base_model.model."  # PEFT's, before a module's name
 
 
@@ -252,7 +251,7 @@ class Experts(nn.Module):
         from slidekick.grounding.tower import float16_bytes
 
         for name in self.plan.names:
-            write_atomic(folder / name / WEIGHTS, float16_bytes(self.expert_state(name)))
+            write_atomic(folder / name / ADAPTER_FILE, float16_bytes(self.expert_state(name)))
             write_atomic(folder / name / "adapter_config.json", json.dumps(peft_config(self.plan, base), indent=1))
         write_atomic(folder / ROUTER, float16_bytes(self.router.state_dict()))
         about = {key: value for key, value in asdict(self.plan).items() if key != "aside"}
@@ -284,8 +283,8 @@ def load_experts(
         known = tuple(names or all_names)
         plan = ExpertPlan(names=(*known, *new), **about | {"aside": tuple(aside or ())})
         router = load_file(folder / ROUTER)
-        states = {name: load_file(folder / name / WEIGHTS) for name in known}
-        states |= {name: load_file(place / WEIGHTS) for name, place in (aside or {}).items()}
+        states = {name: load_file(folder / name / ADAPTER_FILE) for name in known}
+        states |= {name: load_file(place / ADAPTER_FILE) for name, place in (aside or {}).items()}
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0][:120]
         raise InputError(f"{folder}: no whole set of experts ({reason}); give a folder that training wrote") from error

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from types import MappingProxyType
 
 import llguidance
 import numpy as np
 
 from slidekick.copilot.language import singular_of
+from slidekick.copilot.messages import questions
 from slidekick.copilot.tools import MAX_CONCEPT
 from slidekick.data.errors import InputError
 from slidekick.data.ontology import plain
@@ -135,6 +136,27 @@ class TurnGrammar:
         if calls and words:  # of a grammar that was checked without them; they stand in it as JSON
             grammar = lark(self._schemas, *self._marks, words)
         return TurnMatcher(llguidance.LLMatcher(self._tokens, grammar))
+
+
+class Grammars:
+    """Matchers for an engine's turns; the grammar of each set of tools is made once.
+
+    letters: gives the tokenizer's alphabet, when the first matcher is asked for. copies: what the tools know, phrase ->
+    concept; where it is given, a call's word must stand in what was asked (`askable`), which keeps small models from
+    misspelling rare words.
+    """
+
+    def __init__(self, letters: Callable[[], Alphabet], copies: Mapping[str, str] | None) -> None:
+        self._letters, self._copies = cache(letters), copies
+        self._made: dict[tuple[str, ...], TurnGrammar] = {}
+
+    def matcher(self, messages: Sequence[dict], tools: Sequence[dict], calls: bool = True) -> TurnMatcher:
+        """A fresh matcher for the turn that answers chat messages. calls: as of `TurnGrammar.matcher`."""
+        key = tuple(repr(tool) for tool in tools)
+        if key not in self._made:
+            self._made[key] = TurnGrammar(self._letters(), tools)
+        words = () if self._copies is None else askable(" ".join(questions(messages)), self._copies)
+        return self._made[key].matcher(calls=calls, words=words)
 
 
 class TurnMatcher:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from pathlib import Path
 
 from slidekick.copilot.base import base_folder, load_tower
+from slidekick.copilot.engine import SLIDE
 from slidekick.copilot.hub import ADAPTER_CONFIG, Base, load_adapter, load_hub
 from slidekick.data.files import files_hash
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini"
-TOWER = "tower.safetensors"
-SLIDES = "slides"  # folder beside an adapter: the slide encoder, and the expert that reads its tokens
+# What lies in a folder of mini's kind: a PEFT adapter, the tower, the experts and their router, and what reads slides.
+ADAPTER_FILE, TOWER = "adapter_model.safetensors", "tower.safetensors"
+EXPERTS, ROUTER, ABOUT = "experts", "router.safetensors", "experts.json"
+SIGHT = "sight.safetensors"  # which pictures are like those that were taught
+SLIDES = "slides"  # the slide encoder, and the expert that reads its tokens
 
 
 def load_generalist(name: str = "mini"):
@@ -59,9 +63,19 @@ def load_base(tower: Path | None = None):
 def weights_hash(folder: Path = WEIGHTS) -> str:
     """First 12 hex digits of the sha256 over all weight files that read pictures, experts included, for
     `Answer.versions`."""
-    return files_hash(file for file in folder.rglob("*.safetensors") if SLIDES not in file.relative_to(folder).parts)
+    return files_hash(
+        file
+        for file in folder.rglob("*.safetensors")
+        if SLIDES not in file.relative_to(folder).parts and file.name != SIGHT
+    )
 
 
 def tower_name(folder: Path) -> str:
     """Names what a tile's features depend on: the weights of tower and connector."""
-    return files_hash((folder / TOWER, folder / "adapter_model.safetensors"))
+    return files_hash((folder / TOWER, folder / ADAPTER_FILE))
+
+
+def aside_of(folder: Path) -> dict[str, Path]:
+    """The experts that the router does not choose, by name: the slides', where the folder has it."""
+    place = folder / SLIDES / SLIDE
+    return {SLIDE: place} if place.is_dir() else {}

@@ -69,6 +69,7 @@ class Toolbox:
         self.within = within
         self.extra = extra
         self.own_words = within is None
+        self.unread: str | None = None  # why a model does not read the picture, once that was looked at
         self._seen: dict[str, Finding] = {}
         self._made = 0
 

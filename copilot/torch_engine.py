@@ -19,11 +19,11 @@ from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria,
 from transformers.generation.streamers import BaseStreamer
 from transformers.modeling_outputs import BaseModelOutputWithPooling
 
+from slidekick.copilot.compiled.eyes import eyes_module, squeezed
 from slidekick.copilot.engine import MAX_HISTORY, MAX_NEW_TOKENS, SLIDE
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
-from slidekick.copilot.grammar import Alphabet, TurnGrammar, alphabet, askable, fast_json
+from slidekick.copilot.grammar import Alphabet, Grammars, alphabet, fast_json
 from slidekick.copilot.hub import chat_template
-from slidekick.copilot.messages import questions
 from slidekick.copilot.options import TurnProcessor, weigh, write
 from slidekick.copilot.pictures import MOST_PICTURES, Shown, SlidePicture, pixels_of, takes_several, with_pictures
 from slidekick.copilot.turn import Turn, token_ids, turn_of
@@ -35,9 +35,8 @@ class TorchEngine:
 
     model, processor: as the Auto classes give them; the processor has a chat template. A model whose tokenizer has no
     fast form is refused with InputError, since calls could then not be decoded under the grammar. experts: those put
-    into the model, weighed anew for each turn's picture and question. copies: what the tools know, phrase -> concept;
-    where it is given, a call's word must stand in what was asked (`grammar.askable`), which keeps small models from
-    misspelling rare words. reads_slides: whether it was taught a slide's tokens. most_pictures: of a slide in one
+    into the model, weighed anew for each turn's picture and question. copies: see `Grammars`.
+    reads_slides: whether it was taught a slide's tokens. most_pictures: of a slide in one
     prompt, as far as the processor takes them. pads: whether prompts of different lengths are decoded together, filled
     up on the left; for models that place tokens by their number, not by what they show (M-RoPE). fixed_tools: whether
     the built-in tools are all that it was taught to call.
@@ -64,11 +63,10 @@ class TorchEngine:
             raise InputError(f"{name or type(processor).__name__}: no chat template; use an instruction-tuned model")
         self.model, self.processor = model.eval(), processor
         self.name, self.max_new_tokens, self.history = name, max_new_tokens, history
-        self.experts, self.copies = experts, copies
+        self.experts, self.grammars = experts, Grammars(self._alphabet, copies)
         self.reads_slides, self.most_pictures, self.pads = reads_slides, most_pictures, pads
         self.fixed_tools = fixed_tools
         self._busy = threading.Lock()  # a model serves one turn at a time; the chat page has many threads
-        self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
 
     def turn(
         self,
@@ -83,7 +81,7 @@ class TorchEngine:
         Raises what `generate` raises; leaving the iterator early stops the model."""
         with self._busy:
             inputs = self.encode(messages, image, tools)
-            grammar = TurnProcessor(self._grammar(tools).matcher(calls=calls, words=self._words(messages)))
+            grammar = TurnProcessor(self.grammars.matcher(messages, tools, calls))
             with self._speaking(messages, inputs, expert) as gates:
                 for piece in self._decode(inputs, grammar):
                     yield replace(piece, gates=gates) if isinstance(piece, Turn) else piece
@@ -102,7 +100,7 @@ class TorchEngine:
         with self._busy:
             prompts = [self.encode(messages, image, tools) for messages, image in asked]
             grammars = [
-                TurnProcessor(self._grammar(tools).matcher(calls=may, words=self._words(messages)))
+                TurnProcessor(self.grammars.matcher(messages, tools, may))
                 for (messages, _), may in zip(asked, allowed, strict=True)
             ]
             gates = [
@@ -140,6 +138,12 @@ class TorchEngine:
             table = self.model.get_input_embeddings().weight
             words = torch.stack([table[torch.tensor(one, device=table.device)].mean(0) for one in ids])
             return torch.cosine_similarity(picture.double(), words.double()).cpu().numpy()
+
+    def pooled(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 (1280,): what mini's tower makes of a picture, pooled; for mini and its kin."""
+        seen = torch.from_numpy(squeezed(pixels).copy())[None].to(self.model.device)
+        with self._busy, torch.inference_mode():
+            return eyes_module(self.model)(seen)[0][0].float().cpu().numpy()
 
     def gates(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict]) -> dict[str, float]:
         """Weight of each expert that a question about a picture gets; empty for a model without experts."""
@@ -218,20 +222,9 @@ class TorchEngine:
         ids = torch.tensor([ids], device=self.model.device, dtype=torch.long)
         return mean_embedding(self.model.get_input_embeddings(), ids, torch.ones_like(ids, dtype=torch.bool))
 
-    def _words(self, messages: Sequence[dict]) -> tuple[str, ...]:
-        """What calls may name: any words where the model need not copy."""
-        return () if self.copies is None else askable(" ".join(questions(messages)), self.copies)
-
-    @cached_property
     def _alphabet(self) -> Alphabet:
         vocab = self.model.get_output_embeddings().weight.shape[0]
         return alphabet(fast_json(self.processor.tokenizer), vocab, self.end_tokens)
-
-    def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
-        key = tuple(repr(tool) for tool in tools)
-        if key not in self._grammars:
-            self._grammars[key] = TurnGrammar(self._alphabet, tools)
-        return self._grammars[key]
 
     def _decode(self, inputs, grammar: LogitsProcessor) -> Iterator[str | Turn]:
         tokens: queue.Queue = queue.Queue()

@@ -18,8 +18,8 @@ from zlib import crc32
 import numpy as np
 import torch
 
-from slidekick.copilot.experts import EXPERTS, Experts, load_experts
-from slidekick.copilot.mini import SLIDES, TOWER, load_mini
+from slidekick.copilot.experts import Experts, load_experts
+from slidekick.copilot.mini import ADAPTER_FILE, EXPERTS, SIGHT, SLIDES, TOWER, load_mini
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
@@ -304,8 +304,9 @@ def save(experts: Experts, start: Path, folder: Path) -> Path:
 
 def copy_base(start: Path, folder: Path) -> None:
     """What lies below the experts of `start`, slides' weights among it; no confidence, which was fitted with them."""
-    for file in ("adapter_config.json", "adapter_model.safetensors", TOWER):
-        write_atomic(folder / file, (start / file).read_bytes())
+    for file in ("adapter_config.json", ADAPTER_FILE, TOWER, SIGHT):
+        if (start / file).is_file():
+            write_atomic(folder / file, (start / file).read_bytes())
     if (start / SLIDES).is_dir():
         shutil.copytree(start / SLIDES, folder / SLIDES, dirs_exist_ok=True)
 

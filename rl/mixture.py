@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
 from slidekick.copilot.experts import (
-    EXPERTS,
     ExpertPlan,
     Experts,
     balance_loss,
@@ -27,7 +26,7 @@ from slidekick.copilot.experts import (
     question_ids,
     z_loss,
 )
-from slidekick.copilot.mini import TOWER, WEIGHTS, load_mini
+from slidekick.copilot.mini import EXPERTS, TOWER, WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic

@@ -22,7 +22,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from trl import SFTConfig, SFTTrainer
 
 from slidekick.copilot.base import IMAGE_SIDE, PATCH
-from slidekick.copilot.mini import TOWER, load_base
+from slidekick.copilot.mini import ADAPTER_FILE, TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
@@ -336,7 +336,7 @@ def _save(trainer: SFTTrainer, out: Path) -> Path:
 
     folder = out / ADAPTER
     trainer.model.save_pretrained(folder)
-    weights = folder / "adapter_model.safetensors"
+    weights = folder / ADAPTER_FILE
     write_atomic(weights, float16_bytes(load_file(weights)))
     adapter = json.loads((folder / "adapter_config.json").read_text())
     write_atomic(folder / "adapter_config.json", json.dumps(adapter | {"base_model_name_or_path": BASE}, indent=1))

@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from trl import SFTTrainer
 
 from slidekick.copilot.engine import SLIDE
-from slidekick.copilot.experts import WEIGHTS, ExpertPlan, Experts, peft_config
+from slidekick.copilot.experts import ExpertPlan, Experts, peft_config
+from slidekick.copilot.mini import ADAPTER_FILE
 from slidekick.copilot.slide_encoder import SlideEncoder
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.files import write_atomic
@@ -125,5 +126,5 @@ def train_reading(model, processor, encoder: SlideEncoder, bags: Bags, config: d
 
 def save_expert(experts: Experts, folder: Path) -> None:
     """The slide expert as a PEFT folder."""
-    write_atomic(folder / WEIGHTS, float16_bytes(experts.expert_state(SLIDE)))
+    write_atomic(folder / ADAPTER_FILE, float16_bytes(experts.expert_state(SLIDE)))
     write_atomic(folder / "adapter_config.json", json.dumps(peft_config(experts.plan, BASE), indent=1))

@@ -17,8 +17,7 @@ from peft import PeftModel, XLoraConfig, get_peft_model
 from safetensors.torch import load_file
 from torch.nn.utils.rnn import pad_sequence
 
-from slidekick.copilot.experts import ABOUT
-from slidekick.copilot.mini import WEIGHTS, load_mini
+from slidekick.copilot.mini import ABOUT, WEIGHTS, load_mini
 from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.copilot.turn import token_ids
 from slidekick.data.errors import InputError

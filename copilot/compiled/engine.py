@@ -12,7 +12,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +24,10 @@ from slidekick.copilot.compiled.language import Cache, LanguageModel, Said, join
 from slidekick.copilot.compiled.prompts import Prompts
 from slidekick.copilot.compiled.router import Router
 from slidekick.copilot.compiled.store import language_graph
-from slidekick.copilot.compiled.weights import EXPERTS
 from slidekick.copilot.engine import MAX_NEW_TOKENS, SLIDE
-from slidekick.copilot.grammar import Alphabet, TurnGrammar, TurnMatcher, alphabet, askable
+from slidekick.copilot.grammar import Grammars, TurnMatcher, alphabet
 from slidekick.copilot.messages import questions
-from slidekick.copilot.mini import SLIDES, load_mini, tower_name
+from slidekick.copilot.mini import EXPERTS, SLIDES, aside_of, load_mini, tower_name
 from slidekick.copilot.pictures import Shown, SlidePicture, pixels_of
 from slidekick.copilot.turn import Turn, token_ids, turn_of
 from slidekick.data.errors import InputError
@@ -53,8 +52,7 @@ class CompiledEngine:
     """mini on CPUs; see `Engine`. One turn at a time; a model of one picture, asked single questions (`history` 0).
 
     language, eyes, prompts: what it is made of. router: where there are experts. ends: ids that end a turn. copies:
-    what the tools know, phrase -> concept: a call's word must stand in what was asked (`grammar.askable`).
-    reads_slides: whether it was taught a slide's tokens.
+    see `Grammars`. reads_slides: whether it was taught a slide's tokens.
     """
 
     history, pictures, fixed_tools = 0, 1, True
@@ -68,22 +66,22 @@ class CompiledEngine:
         router: Router | None,
         ends: Sequence[int],
         name: str,
-        copies: Mapping[str, str],
+        copies: Mapping[str, str] | None,
         *,
         reads_slides: bool = False,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
         self.language, self.eyes, self.prompts, self.router = language, eyes, prompts, router
-        self.end_tokens, self.name, self.copies = tuple(ends), name, copies
+        self.end_tokens, self.name = tuple(ends), name
         self.reads_slides, self.max_new_tokens = reads_slides, max_new_tokens
         background = ThreadPoolExecutor(1)  # what the first question needs, while other things are loaded
         tokenizer, words = prompts.tokenizer.to_str(), language.shape.words
-        self._alphabet: Future[Alphabet] = background.submit(alphabet, tokenizer, words, self.end_tokens)
+        letters = background.submit(alphabet, tokenizer, words, self.end_tokens)
         background.submit(eyes.prepare)
         background.shutdown(wait=False)
         self._busy = threading.Lock()  # sessions keep their buffers; the chat page has many threads
-        self._grammars: dict[tuple[str, ...], TurnGrammar] = {}
-        self._seen: OrderedDict[bytes, np.ndarray] = OrderedDict()
+        self.grammars = Grammars(letters.result, copies)
+        self._seen: OrderedDict[bytes, tuple[np.ndarray, np.ndarray]] = OrderedDict()  # pooled map, tokens
         self._kept: OrderedDict[tuple[bytes, tuple[int, ...]], tuple[Cache, Said | None]] = OrderedDict()
 
     @classmethod
@@ -93,15 +91,14 @@ class CompiledEngine:
         name: as answers tell it. Raises InputError for weights that do not fit, SourceError where the base cannot be
         fetched, OutputError where the cache cannot be written.
         """
-        base, slides = base_folder(), folder / SLIDES
-        aside = {SLIDE: slides / SLIDE} if (slides / SLIDE).is_dir() else {}
+        base, aside = base_folder(), aside_of(folder)
         language = LanguageModel(language_graph(base, folder, aside))
         router = Router(folder / EXPERTS, tuple(aside)) if (folder / EXPERTS).is_dir() else None
         eyes = Eyes(tower_name(folder), lambda: load_mini(folder)[0])
         prompts = Prompts(base, TEMPLATE.read_text(encoding="utf-8"), IMAGE_TOKEN, (IMAGE_SIDE // PATCH) ** 2)
         ends = json.loads((base / "generation_config.json").read_text())["eos_token_id"]
         ends = ends if isinstance(ends, list) else [ends]
-        return cls(language, eyes, prompts, router, ends, name, copies, reads_slides=slides.is_dir())
+        return cls(language, eyes, prompts, router, ends, name, copies, reads_slides=(folder / SLIDES).is_dir())
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -121,7 +118,7 @@ class CompiledEngine:
         Leaving the iterator early stops the model."""
         with self._busy:
             prompt = self._prompt(messages, image, tools, expert)
-            matcher = self._grammar(tools).matcher(calls=calls, words=self._words(messages))
+            matcher = self.grammars.matcher(messages, tools, calls)
             cache, said = self._read(prompt, self.max_new_tokens)
             writing = _Writing(self, matcher, said)
             told = ""
@@ -182,6 +179,11 @@ class CompiledEngine:
             words = [self.language.embed(one).mean(0).astype(np.float64) for one in ids]
         return np.array([picture @ one / (np.linalg.norm(picture) * np.linalg.norm(one)) for one in words])
 
+    def pooled(self, pixels: np.ndarray) -> np.ndarray:
+        """float32 (1280,): the tower's map of a picture, pooled."""
+        with self._busy:
+            return self._seen[self._look(pixels)][0]
+
     def gates(self, messages: Sequence[dict], image: Shown, tools: Sequence[dict]) -> dict[str, float]:
         """Weight of each expert that a question about a picture gets; empty for a model without experts."""
         if self.router is None:
@@ -209,17 +211,19 @@ class CompiledEngine:
         if isinstance(image, SlidePicture):
             tokens = np.asarray(image.tokens, np.float32)
             return [tokens], hashlib.blake2b(tokens.tobytes(), digest_size=16).digest()
-        made = [self._look(pixels) for pixels in pixels_of(image)]
-        return [tokens for tokens, _ in made], b"".join(key for _, key in made)
+        keys = [self._look(pixels) for pixels in pixels_of(image)]
+        return [self._seen[key][1] for key in keys], b"".join(keys)
 
-    def _look(self, pixels: np.ndarray) -> tuple[np.ndarray, bytes]:
+    def _look(self, pixels: np.ndarray) -> bytes:
+        """The key of a picture in `_seen`."""
         key = hashlib.blake2b(np.ascontiguousarray(pixels), digest_size=16, person=b"%d" % pixels.shape[1]).digest()
         if key not in self._seen:
-            self._seen[key] = self.eyes(squeezed(pixels)[None])[1][0]
+            pooled, tokens = self.eyes(squeezed(pixels)[None])
+            self._seen[key] = pooled[0], tokens[0]
             if len(self._seen) > SEEN:
                 self._seen.popitem(last=False)
         self._seen.move_to_end(key)
-        return self._seen[key], key
+        return key
 
     def _route(
         self, messages: Sequence[dict], image: Shown, tokens: Sequence[np.ndarray], expert: str | None
@@ -238,15 +242,6 @@ class CompiledEngine:
 
     def _told(self, gates: np.ndarray) -> dict[str, float]:
         return self.router.told(gates) if self.router else {}
-
-    def _words(self, messages: Sequence[dict]) -> tuple[str, ...]:
-        return askable(" ".join(questions(messages)), self.copies) if self.copies else ()
-
-    def _grammar(self, tools: Sequence[dict]) -> TurnGrammar:
-        key = tuple(repr(tool) for tool in tools)
-        if key not in self._grammars:
-            self._grammars[key] = TurnGrammar(self._alphabet.result(), tools)
-        return self._grammars[key]
 
     # ---- reading and writing
 
@@ -292,7 +287,7 @@ class CompiledEngine:
         ]
         read = [self._read(prompt, 1) for prompt in prompts]
         writings = [
-            _Writing(self, self._grammar(tools).matcher(calls=may, words=self._words(messages)), said, alone=False)
+            _Writing(self, self.grammars.matcher(messages, tools, may), said, alone=False)
             for (messages, _), may, (_, said) in zip(asked, allowed, read, strict=True)
         ]
         going = list(range(len(asked)))

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from slidekick.copilot.mini import ABOUT, ROUTER
+
 EPSILON = 1e-5  # of torch's LayerNorm
 
 
@@ -17,12 +19,10 @@ class Router:
     def __init__(self, folder: Path, aside: tuple[str, ...] = ()) -> None:
         from safetensors.numpy import load_file
 
-        about = json.loads((folder / "experts.json").read_text(encoding="utf-8"))
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
         self.names, self.top = tuple(about["names"]), about["top"]
         self.everyone = (*self.names, *aside)
-        self._parts = {
-            name: array.astype(np.float32) for name, array in load_file(folder / "router.safetensors").items()
-        }
+        self._parts = {name: array.astype(np.float32) for name, array in load_file(folder / ROUTER).items()}
 
     def __call__(self, picture: np.ndarray, question: np.ndarray) -> np.ndarray:
         """float32 (1, K): weights for a picture (C,), zeros where there is none, and a question (D,)."""

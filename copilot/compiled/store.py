@@ -13,7 +13,8 @@ from pathlib import Path
 
 from slidekick.copilot.compiled.graph import GRAPH, write_graph
 from slidekick.copilot.compiled.language import ABOUT
-from slidekick.copilot.compiled.weights import EXPERTS, read_language
+from slidekick.copilot.compiled.weights import read_language
+from slidekick.copilot.mini import ADAPTER_FILE, EXPERTS
 from slidekick.data.files import cache_dir, files_hash, folder_atomic, write_atomic
 
 LAYOUT = 1  # of the graphs; raise it when what is written changes
@@ -27,8 +28,8 @@ def language_graph(base: Path, folder: Path, aside: Mapping[str, Path], longest:
     base: the untrained base's folder; folder, aside: as `read_language`, which says what is raised. Raises OutputError
     where the cache cannot be written.
     """
-    weights = [folder / "adapter_model.safetensors", *(folder / EXPERTS).rglob("*.safetensors")]
-    weights += [place / "adapter_model.safetensors" for place in aside.values()]
+    weights = [folder / ADAPTER_FILE, *(folder / EXPERTS).rglob("*.safetensors")]
+    weights += [place / ADAPTER_FILE for place in aside.values()]
     name = files_hash([one for one in weights if one.is_file()])
     target = cache_dir() / "graphs" / f"language-{base.name}-{name}-{LAYOUT}"
     if (target / GRAPH).is_file():

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
+from slidekick.copilot.mini import ABOUT, ADAPTER_FILE, EXPERTS
 from slidekick.data.errors import InputError
 
 PREFIX = "model.language_model."  # of names in the base's file
 PEFT = "base_model.model."  # before them in adapters' files
-ABOUT, EXPERTS = "experts.json", "experts"
-BASE, ADAPTER, CONFIG = "model.safetensors", "adapter_model.safetensors", "config.json"
+BASE, CONFIG = "model.safetensors", "config.json"
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ def read_language(base: Path, folder: Path, aside: Mapping[str, Path]) -> Langua
     try:
         shape = Shape.read(json.loads((base / CONFIG).read_text(encoding="utf-8")))
         arrays = _language_of(load_file(base / BASE))
-        _merge(arrays, load_file(folder / ADAPTER), json.loads((folder / "adapter_config.json").read_text()))
+        _merge(arrays, load_file(folder / ADAPTER_FILE), json.loads((folder / "adapter_config.json").read_text()))
         if not (folder / EXPERTS).is_dir():
             return Language(shape, arrays)
         about = json.loads((folder / EXPERTS / ABOUT).read_text(encoding="utf-8"))
         places = {name: folder / EXPERTS / name for name in about["names"]} | dict(aside)
-        down, up = _side_by_side([load_file(place / ADAPTER) for place in places.values()])
+        down, up = _side_by_side([load_file(place / ADAPTER_FILE) for place in places.values()])
         rank, scaling = about["rank"], about["alpha"] / about["rank"]
         if any(len(rows) != rank * len(places) for rows in down.values()):
             raise ValueError(f"experts are not of rank {rank}")

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.copilot.copilot import Copilot
-from slidekick.copilot.experts import ABOUT, EXPERTS, load_experts
-from slidekick.copilot.mini import WEIGHTS, load_generalist, weights_hash
+from slidekick.copilot.experts import load_experts
+from slidekick.copilot.mini import ABOUT, EXPERTS, WEIGHTS, load_generalist, weights_hash
 from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.rl.evaluation.comparison import compare, save_run

@@ -9,9 +9,12 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.copilot.confidence import Confidence, fit_confidence
 from slidekick.copilot.copilot import Copilot
+from slidekick.copilot.sight import Taught, fit_taught
 from slidekick.data.errors import InputError
 from slidekick.data.items import Item, load_items
 from slidekick.rl import scores
@@ -133,6 +136,20 @@ def calibrate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Conf
     readings = sorted({tuple(row["options"]) for row in rows if len(row["options"]) > 1})
     logits = [row["logits"] for row in rows]
     return fit_confidence(logits, truth, turns, plan.risk, copilot.weights, alike, readings)
+
+
+def fit_sight(copilot: Copilot, plan: Plan) -> Taught:
+    """Which pictures are like those of the plan's train split, by what the copilot's tower makes of them; val sets the
+    threshold. Raises InputError where a split has too few."""
+    from PIL import Image
+    from tqdm import tqdm
+
+    maps = []
+    for split in ("train", "val"):
+        pictures = list(dict.fromkeys(item.image for item in load_items(plan.data, plan.sets, split)))
+        bar = tqdm(pictures, desc=f"{split} pictures", mininterval=5)
+        maps.append([copilot.engine.pooled(np.asarray(Image.open(path).convert("RGB"))) for path in bar])
+    return fit_taught(*(np.reshape(some, (len(some), -1)) for some in maps))
 
 
 def _questions(plan: Plan) -> tuple[list[Question], list[Item], list[Item]]:
