@@ -95,16 +95,14 @@ class Answer:
         return _lists(asdict(self))
 
     @classmethod
-    def from_dict(cls, data: dict) -> Answer:
-        """The reverse of `to_dict`."""
-        parts = {
-            "evidence": tuple(Evidence(**e) for e in data["evidence"]),
-            "claims": tuple(Claim(**{**c, "evidence": tuple(c["evidence"])}) for c in data["claims"]),
-            "steps": tuple(Step(**s) for s in data["steps"]),
-            "looked": tuple(tuple(place) for place in data.get("looked", ())),
-            "warnings": tuple(data["warnings"]),
-        }
-        return cls(**{**data, **parts})
+    def from_dict(cls, data: object) -> Answer:
+        """The reverse of `to_dict`. Raises ValueError for what is none."""
+        import msgspec
+
+        try:
+            return msgspec.convert(data, cls)
+        except (msgspec.ValidationError, ValueError, RecursionError) as error:
+            raise ValueError(f"no answer: {error}") from error
 
 
 def check_question(question: object) -> str:

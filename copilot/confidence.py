@@ -89,7 +89,7 @@ def load_confidence(folder: Path, weights: str = "") -> Confidence | None:
             and min(found.threshold, found.turn_threshold, found.likeness) >= 0
         ):
             raise ValueError("temperature, threshold or likeness out of range")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as {SCHEMA} ({error}); remove it, or fit it anew with "
             "`slidekick evaluate classify --calibrate`"

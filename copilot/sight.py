@@ -119,7 +119,7 @@ def load_taught(folder: Path) -> Taught | None:
         if about["schema"] != SCHEMA or axes.ndim != 2 or mean.shape != axes.shape[1:]:
             raise ValueError("another schema or shape")
         found = Taught(mean, axes, float(about["most"]), str(about["tower"]))
-    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as {SCHEMA} ({error}); remove it, or fit it anew with "
             "`slidekick evaluate classify --calibrate`"

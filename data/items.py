@@ -96,7 +96,7 @@ def _read(file: Path) -> Iterator[Item]:
                     raise ValueError("not a JSON object")
                 if "image" in entry or "file" not in entry:
                     yield _item(entry, folder)
-            except (ValueError, KeyError, TypeError) as error:
+            except (ValueError, KeyError, TypeError, RecursionError) as error:
                 reason = f"{error} is missing" if isinstance(error, KeyError) else error
                 raise InputError(f"{file}:{number}: {reason}; mend or remove the line") from error
 
@@ -115,6 +115,8 @@ def _item(entry: dict, folder: Path) -> Item:
             if not known[key].is_file():
                 raise ValueError(f"{key} {entry[key]!r} is not there")
     if "classes" in known:
+        if not isinstance(known["classes"], dict):
+            raise ValueError(f"classes is {known['classes']!r}, not a mapping of numbers to names")
         known["classes"] = {int(index): str(name) for index, name in known["classes"].items()}
     for key, size in (("boxes", 5), ("points", 3)):
         if key in known:

@@ -1,9 +1,10 @@
-"""Damaged slides by the thousand: each must give pixels or be refused in one line, within seconds, without a crash.
+"""Damaged files by the thousand: each must be read or be refused in one line, within seconds, without a crash.
 
-Files of a folder are damaged from a seed (bytes flipped, blocks overwritten, ends cut off) and opened in a process of
-its own, which reads a thumbnail and a region; h5 files are read as features. A process that dies or hangs is named with
-the number of its input, and `--only NUMBER --keep DIR` makes that input again.
-`python -m slidekick.apps.bench.fuzz --n 2000 --seed 1 DIR` takes some minutes; exit 1 where something fell over.
+Slides of a folder, and sound files of every other kind (`fuzz_kinds.py`), are damaged from a seed (bytes flipped,
+blocks overwritten, ends cut off, values of a JSON put in others' places) and read in a process of its own: of a slide
+a thumbnail and a region, of h5 files features. A process that dies or hangs is named with the number of its input, and
+`--only NUMBER --keep DIR` makes that input again.
+`python -m slidekick.apps.bench.fuzz --n 10000 --seed 1 [DIR]` takes some minutes; exit 1 where something fell over.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import argparse
 import contextlib
 import json
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +23,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from slidekick.apps.bench.fuzz_kinds import TEXTS, folder_of, mutated, read, write_sound
 
 PATIENCE_S = 5.0  # of computing for one input, however busy the machine is; undamaged ones take a tenth of a second
 WAIT_S = 120.0  # on the clock, for one that does not compute either
@@ -34,7 +38,7 @@ H5 = (".h5", ".hdf5")
 
 @dataclass(frozen=True)
 class Case:
-    """One damaged input. number: with the seed it says all of how it was made. outcome: "pixels", "refused", or what
+    """One damaged input. number: with the seed it says all of how it was made. outcome: "read", "refused", or what
     went wrong: "raised", "crashed", "hung". said: the message, or the error. seconds: that it took."""
 
     number: int
@@ -47,25 +51,29 @@ class Case:
     @property
     def held(self) -> bool:
         """Whether it ended as it must."""
-        return self.outcome in ("pixels", "refused")
+        return self.outcome in ("read", "refused")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run and print; 0 where all held, 1 where one did not, 2 where there is nothing to damage."""
-    parser = argparse.ArgumentParser(prog="slidekick.apps.bench.fuzz", description="Read damaged slides.")
-    parser.add_argument("folder", metavar="DIR", type=Path, nargs="?", help="folder of slides, pictures and h5 files")
+    parser = argparse.ArgumentParser(prog="slidekick.apps.bench.fuzz", description="Read damaged files.")
+    parser.add_argument(
+        "folder", metavar="DIR", type=Path, nargs="?", help="folder of slides, pictures and h5 files (default: none)"
+    )
     parser.add_argument("--n", type=int, default=2000, help="inputs (default: 2000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="NUMBER", help="this one input alone")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="folder for the inputs that fell over")
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     args = parser.parse_args(arguments)
-    files = files_of(args.folder) if args.folder else []
-    if not files:
-        print("fuzz: no files to damage; give a folder of slides", file=sys.stderr)
+    slides = files_of(args.folder) if args.folder else []
+    if args.folder and not slides:
+        print(f"fuzz: {args.folder}: no files to damage; give a folder of slides", file=sys.stderr)
         return 2
     numbers = range(args.n) if args.only is None else [args.only]
-    cases = list(run_cases(files, numbers, args.seed, args.keep))
+    with tempfile.TemporaryDirectory(prefix="slidekick-") as place:
+        files = [*slides, *files_of(write_sound(Path(place)))]
+        cases = list(run_cases(files, numbers, args.seed, args.keep))
     bad = [case for case in cases if not case.held]
     if args.json:
         print(json.dumps({"counts": Counter(case.outcome for case in cases), "bad": [asdict(case) for case in bad]}))
@@ -79,11 +87,14 @@ def files_of(folder: Path) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
 
 
-def damaged(content: bytes, seed: int, number: int) -> tuple[bytes, str]:
-    """`content` damaged as (seed, number) says, and how in a few words."""
+def damaged(content: bytes, seed: int, number: int, text: bool = False) -> tuple[bytes, str]:
+    """`content` damaged as (seed, number) says, and how in a few words. text: whether it is JSON, whose values are put
+    in each other's place three times in four."""
     import numpy as np
 
     rng = np.random.default_rng([seed, number])
+    if text and rng.integers(4):
+        return mutated(content, rng)
     size = len(content)
 
     def place() -> int:
@@ -117,8 +128,8 @@ def run_cases(files: Sequence[Path], numbers: Sequence[int], seed: int, keep: Pa
     with tempfile.TemporaryDirectory() as folder, _Process() as process:
         for number in numbers:
             source = files[number % len(files)]
-            content, damage = damaged(source.read_bytes(), seed, number)
-            path = Path(folder) / f"case{source.suffix}"
+            content, damage = damaged(source.read_bytes(), seed, number, source.suffix in TEXTS)
+            path = laid_out(source, Path(folder))
             path.write_bytes(content)
             began = time.monotonic()
             outcome, said = process.tried(path)
@@ -130,14 +141,29 @@ def run_cases(files: Sequence[Path], numbers: Sequence[int], seed: int, keep: Pa
             yield case
 
 
+def laid_out(source: Path, scratch: Path) -> Path:
+    """Where the damaged file goes: beside the others of its kind, which are copied once, or by itself."""
+    folder = folder_of(source)
+    if folder is None:
+        return scratch / f"case{source.suffix}"
+    place = scratch / folder.name
+    if not place.is_dir():
+        shutil.copytree(folder, place)
+    for sound in folder.rglob("*"):  # the one that was damaged before is gone
+        if sound.is_file() and not (copy := place / sound.relative_to(folder)).is_file():
+            shutil.copy(sound, copy)
+    return place / source.relative_to(folder)
+
+
 def attempt(path: Path) -> tuple[str, str]:
-    """Read a file as a user would; ("pixels" | "refused" | "raised", what was said)."""
-    from slidekick.data.errors import InputError
+    """Read a file as a user would; ("read" | "refused" | "raised", what was said)."""
+    from slidekick.data.errors import SlidekickError
 
     try:
-        _read(path)
-        return "pixels", ""
-    except InputError as error:
+        folder = folder_of(path)
+        _read(path) if folder is None else read(path, folder)
+        return "read", ""
+    except SlidekickError as error:
         said = str(error)
         return ("raised", f"more than one line: {said!r}") if "\n" in said else ("refused", said)
     except BaseException as error:  # whatever else comes out is what is looked for
@@ -244,7 +270,8 @@ def serve() -> None:
     import slidekick.data.features
     import slidekick.data.readers.dicom
     import slidekick.data.readers.openslide
-    import slidekick.data.readers.tiff  # noqa: F401
+    import slidekick.data.readers.tiff
+    import slidekick.grounding.model  # noqa: F401
 
     print("ready", flush=True)
     for line in sys.stdin:

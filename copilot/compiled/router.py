@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.copilot.mini import ABOUT, ROUTER
+from slidekick.data.errors import InputError
 
 EPSILON = 1e-5  # of torch's LayerNorm
 
@@ -17,12 +18,21 @@ class Router:
     """names: of the experts it chooses among; everyone: and those aside. Read from a folder of experts."""
 
     def __init__(self, folder: Path, aside: tuple[str, ...] = ()) -> None:
+        from safetensors import SafetensorError
         from safetensors.numpy import load_file
 
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-        self.names, self.top = tuple(about["names"]), about["top"]
-        self.everyone = (*self.names, *aside)
-        self._parts = {name: array.astype(np.float32) for name, array in load_file(folder / ROUTER).items()}
+        try:
+            about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+            self.names, self.top = tuple(about["names"]), about["top"]
+            self.everyone = (*self.names, *aside)
+            self._parts = {name: array.astype(np.float32) for name, array in load_file(folder / ROUTER).items()}
+            widths = (self._parts[f"{side}.0.weight"].shape[0] for side in ("picture", "question"))
+            if not np.isfinite(self(*(np.ones(width, np.float32) for width in widths))).all():
+                raise ValueError("weights are no numbers")
+        except (OSError, SafetensorError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
+            reason = str(error).splitlines()[0][:160]
+            told = f"{folder}: no router of experts ({type(error).__name__}: {reason}); train it anew"
+            raise InputError(told) from error
 
     def __call__(self, picture: np.ndarray, question: np.ndarray) -> np.ndarray:
         """float32 (1, K): weights for a picture (C,), zeros where there is none, and a question (D,)."""

@@ -88,7 +88,9 @@ def read_language(base: Path, folder: Path, aside: Mapping[str, Path]) -> Langua
         if any(len(rows) != rank * len(places) for rows in down.values()):
             raise ValueError(f"experts are not of rank {rank}")
         return Language(shape, arrays, tuple(places), rank, scaling, down, up)
-    except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
+    except (
+        OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
+    ) as error:  # fmt: skip
         reason = str(error).splitlines()[0][:160]
         raise InputError(f"{folder}: not mini's weights ({type(error).__name__}: {reason}); train them anew") from error
 

@@ -10,16 +10,13 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slidekick.copilot.answer import Evidence, Step
-from slidekick.copilot.reports.checklist import Element
 from slidekick.copilot.reports.edits import changes, edited
 from slidekick.copilot.reports.fhir import to_fhir
 from slidekick.copilot.reports.pages import to_html
-from slidekick.copilot.reports.report import LIMITS, SCHEMA, Fact, Report, Sentence, quantity, to_dict
+from slidekick.copilot.reports.report import LIMITS, SCHEMA, Report, quantity, to_dict
 from slidekick.copilot.reports.words import into_docx, printable
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.grounding.measure import Measurement
 
 BELOW = "<!-- below this line nothing is read back: it is what was measured -->"
 PICTURE, OVERLAY = "picture.png", "overlay.png"
@@ -129,35 +126,18 @@ def words_of(markdown: str) -> str:
     return "\n".join(lines)
 
 
-def from_dict(data: dict, image: bytes, overlay: bytes) -> Report:
+def from_dict(data: object, image: bytes, overlay: bytes) -> Report:
     """The reverse of `to_dict`. Raises InputError for what is none."""
+    import msgspec
+
+    if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        said = data.get("schema") if isinstance(data, dict) else data
+        raise InputError(f"a report of {str(said)[:40]!r}, and {SCHEMA} is read; draft it anew")
+    kept = {key: value for key, value in data.items() if key != "changes"} | {"image": image, "overlay": overlay}
     try:
-        if data["schema"] != SCHEMA:
-            raise InputError(f"a report of {data['schema']!r}, and {SCHEMA} is read; draft it anew")
-        kept = {key: value for key, value in data.items() if key != "changes"}
-        parts = {
-            "region": tuple(data["region"]),
-            "size": tuple(data["size"]),
-            "mpp": None if data["mpp"] is None else tuple(data["mpp"]),
-            **{key: tuple(_of(Sentence, one) for one in data[key]) for key in ("reading", "findings")},
-            "elements": tuple(_of(Element, one) for one in data["elements"]),
-            "facts": tuple(_fact(one) for one in data["facts"]),
-            "evidence": tuple(Evidence(**one) for one in data["evidence"]),
-            "steps": tuple(Step(**one) for one in data["steps"]),
-            **{key: tuple(data[key]) for key in ("left_out", "warnings")},
-        }
-        return Report(**kept | parts, image=image, overlay=overlay)
-    except (KeyError, TypeError) as error:
+        return msgspec.convert(kept, Report, builtin_types=(bytes,))
+    except (msgspec.ValidationError, ValueError, RecursionError) as error:
         raise InputError(f"not a report: {error}; draft it anew") from error
-
-
-def _of(kind, told: dict):
-    return kind(**told | {"evidence": tuple(told["evidence"])})
-
-
-def _fact(told: dict) -> Fact:
-    colour = None if told["colour"] is None else tuple(told["colour"])
-    return Fact(Measurement(**told["measurement"]), told["presence"], colour, tuple(told["evidence"]))
 
 
 def _notes(report: Report) -> tuple[tuple[str, Sequence[str]], ...]:
