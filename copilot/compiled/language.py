@@ -17,6 +17,7 @@ ROOM = 128  # positions that a cache's room is rounded up to
 
 
 NEAR = 2.0  # logits within which of the largest the head's 8 bits could choose another
+WEIGHTY = 5.0  # logits within which of the largest tokens take a share of the whole that counts
 
 
 class Said:
@@ -36,9 +37,14 @@ class Said:
         return int(near[self._exact(near).argmax()]) if len(near) > 1 else int(masked.argmax())
 
     def log_odds(self, tokens: Sequence[int]) -> np.ndarray:
-        """float64 (n,): log-probability of each of some tokens."""
-        top = self.logits.max()
-        return self._exact(tokens) - top - np.log(np.exp(self.logits - top).sum(dtype=np.float64))
+        """float64 (n,): log-probability of each of some tokens; never above 0, since what they are shares of holds them
+        as exactly as they are told."""
+        logits = self.logits.copy()
+        known = np.union1d(np.flatnonzero(logits > logits.max() - WEIGHTY), tokens)
+        logits[known] = self._exact(known)
+        top = logits.max()
+        whole = np.log(np.exp(logits - top).sum(dtype=np.float64))
+        return logits[np.asarray(tokens)].astype(np.float64) - top - whole
 
     def _exact(self, tokens: Sequence[int]) -> np.ndarray:
         return (self.table[np.asarray(tokens)].astype(np.float32) @ self.state).astype(np.float64)
