@@ -30,6 +30,7 @@ GENERALIST = {
     "report": "reports and captions, word by word",
     "tools": "whether the right tool is called with the right word, and its numbers repeated",
     "tasks": "the families that are reinforced, each by its own metric, masks and all",
+    "honesty": "questions without an answer: what is absent, cannot be told, no tissue, or claimed wrongly",
 }
 
 

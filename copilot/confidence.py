@@ -20,6 +20,7 @@ import numpy as np
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
+from slidekick.data.ontology import plain
 
 FILE = "confidence.json"
 SCHEMA = "slidekick.confidence/1"
@@ -60,6 +61,13 @@ class Confidence:
         """What else could have been said in place of `reading`, itself among it; empty for any other text."""
         kinds = [kind for kind in self.readings if reading in kind]
         return tuple(dict.fromkeys(name for kind in kinds for name in kind))
+
+    def named(self, question: str) -> str:
+        """The taught reading that a question names; "" for none, and for several of which none holds the others."""
+        asked = f" {plain(question)} "
+        found = {plain(name): name for kind in self.readings for name in kind if f" {plain(name)} " in asked}
+        longest = max(found, key=len, default="")
+        return found[longest] if longest and all(one in longest for one in found) else ""
 
     def of_turn(self, likelihood: float) -> float:
         """How likely a turn is right of which the model held the whole for as likely as `likelihood` (0–1)."""

@@ -29,8 +29,9 @@ from slidekick.copilot.evidence import check_text
 from slidekick.copilot.extra_tools import ExtraTool, installed_tools
 from slidekick.copilot.grammar import ToolCall, opens_call
 from slidekick.copilot.messages import user_message
-from slidekick.copilot.pictures import ALONE, PicturesRefused, Shown
+from slidekick.copilot.pictures import ALONE, PicturesRefused
 from slidekick.copilot.sentences import measured_text
+from slidekick.copilot.settling import likely, settled
 from slidekick.copilot.sight import BLANK, FOREIGN, Sight, load_taught
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
@@ -179,26 +180,20 @@ class Copilot:
             raise InputError(
                 f"{self.engine.name}: a server does not weigh given answers; choose a model that runs here"
             )
-        likely = self._likely(roi.pixels, user_message(question, with_image=True), options)
-        text, sure = max(likely.items(), key=lambda pair: pair[1])
+        asked = user_message(question, with_image=True)
+        odds = likely(self.engine, self.confidence, roi.pixels, asked, self.schemas, options)
+        text, sure = max(odds.items(), key=lambda pair: pair[1])
         return Answer(
             question=question,
             text=text,
             short=text,
             confidence=round(sure, 4),
             claims=(Claim(text, (), True, "reading"),),
-            gates=self.engine.gates([user_message(question, with_image=True)], roi.pixels, self.schemas),
-            options=likely,
+            gates=self.engine.gates([asked], roi.pixels, self.schemas),
+            options=odds,
             warnings=(*self._doubts(sure), READING),
             versions=self.versions,
         )
-
-    def _likely(self, shown: Shown, asked: dict, options: Sequence[str]) -> dict[str, float]:
-        """How likely each of given answers is, as far as the confidence was fitted. shown, asked: as for an engine."""
-        scale, engine = self.confidence or Confidence(), self.engine
-        logits = engine.options([asked], shown, self.schemas, options)
-        alike = engine.likeness(shown, options) if scale.likeness else None
-        return {name: round(float(p), 4) for name, p in zip(options, scale.probabilities(logits, alike), strict=True)}
 
     def _doubts(self, sure: float) -> list[str]:
         """A warning where an answer among given ones is less sure than the threshold."""
@@ -303,10 +298,9 @@ class Copilot:
             warnings.append("the answer was cut at the length limit")
         if any(claim.kind == "reading" for claim in claims):
             warnings.append(READING)
-        sure, likely = min(turn.probability, draft.certainty), self._settled(draft, turn)
-        if likely:
-            text, sure = max(likely.items(), key=lambda pair: pair[1])
-            turn, claims = replace(turn, text=text), (Claim(text, (), True, "reading"),)
+        sure = min(turn.probability, draft.certainty)
+        if held := settled(self.engine, self.confidence, draft, turn, self.schemas):
+            sure, turn, claims = held.sure, replace(turn, text=held.text), (Claim(held.text, (), True, "reading"),)
             warnings += self._doubts(sure)
         elif self.confidence and not draft.steps and turn.likelihood:
             sure = self.confidence.of_turn(turn.likelihood)
@@ -323,7 +317,7 @@ class Copilot:
             claims=claims,
             steps=tuple(draft.steps),
             gates=turn.gates,
-            options=likely,
+            options=held.likely if held else {},
             warnings=tuple(dict.fromkeys(warnings)),
             looked=draft.looked_at,
             versions=self.versions,
@@ -340,27 +334,6 @@ class Copilot:
             warnings=tuple(draft.warnings),
             versions=self.versions,
         )
-
-    def _settled(self, draft: Draft, turn: Turn) -> dict[str, float]:
-        """Where the turn is a reading that was taught: how likely it and its rivals are, which holds against the
-        wording of the question better than words written greedily do. Else empty."""
-        if draft.steps or not hasattr(self.engine, "options"):
-            return {}
-        asked = user_message(draft.question, with_image=True, captions=draft.captions)
-        if isinstance(draft.box, SlideToolbox):
-            return self._weighed(draft, asked, draft.box.rivals(turn.text))
-        rivals = self.confidence.rivals(turn.text) if self.confidence else ()
-        return self._likely(draft.shown, asked, rivals) if len(rivals) > 1 else {}
-
-    def _weighed(self, draft: Draft, asked: dict, shares: dict[str, float]) -> dict[str, float]:
-        """How likely each of some tissues of a slide is as the answer: the model's odds times its share of the tissue
-        (a product of experts, Hinton 2002), so that what the survey did not see is not named. Empty for fewer than two.
-        """
-        if len(shares) < 2:
-            return {}
-        logits = self.engine.options([asked], draft.shown, self.schemas, list(shares)) + np.log([*shares.values()])
-        odds = np.exp(logits - logits.max())
-        return {name: round(float(p), 4) for name, p in zip(shares, odds / odds.sum(), strict=True)}
 
     @property
     def schemas(self) -> tuple[dict, ...]:

@@ -42,7 +42,8 @@ class Ask:
 
     words: as a user would type them. picture: see `Question`; change: a name in `changes.CHANGES`. options: texts to
     weigh as whole turns where the model can. tools: whether a call is carried out; else it is the answer, and no label.
-    masks: whether what the calls drew is kept with them.
+    masks: whether what the calls drew is kept with them. whole: whether the copilot answers, with all its checks, and
+    not the model alone.
     """
 
     words: str
@@ -52,12 +53,13 @@ class Ask:
     tools: bool = False
     mpp: float | None = None
     masks: bool = False
+    whole: bool = False
 
     def key(self, model: str, tools: str = "") -> str:
         """Names this question to this model with these tools, whatever item it came from."""
         shown = BLANK if self.picture is None or self.change == BLANK else digest(self.picture)
         parts = [KEPT, model, shown, self.change, self.words, self.options, tools if self.tools else None, self.mpp]
-        parts += ["masks"] * self.masks
+        parts += ["masks"] * self.masks + ["whole"] * self.whole
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def roi(self) -> Roi:
@@ -77,8 +79,8 @@ def ask_of(question: Question, change: str = NONE, words: str | None = None) -> 
     """A question as it is put; for classification its labels are weighed and no tool is run."""
     labelled = question.family == "classify"
     options = question.options if labelled else ()
-    masks = question.family == "tasks"
-    return Ask(words or question.words(), question.picture, change, options, not labelled, question.mpp, masks)
+    masks, whole = question.family == "tasks", question.family == "honesty"
+    return Ask(words or question.words(), question.picture, change, options, not labelled, question.mpp, masks, whole)
 
 
 @lru_cache(maxsize=10_000)
@@ -180,6 +182,9 @@ class Asker:
         weighed = [self._weighed(one, roi) for one, roi in zip(asks, rois, strict=True)]
         alike = [self._alike(one, roi) for one, roi in zip(asks, rois, strict=True)]
         rows: list[dict | None] = [_likely(one, logits) for one, logits in zip(asks, weighed, strict=True)]
+        for i, one in enumerate(asks):
+            if one.whole:
+                rows[i] = _answered(one, rois[i], self._answers([(one, rois[i])], [None])[0])
         open_ = [i for i, row in enumerate(rows) if row is None]
         turns = dict(zip(open_, self._turns([(asks[i], rois[i]) for i in open_]), strict=True))
         calling = [i for i, turn in turns.items() if turn is None or (asks[i].tools and opens_call(turn.text))]
@@ -225,6 +230,8 @@ class Asker:
         shown = (None if ask.picture is None else digest(ask.picture), ask.change, ask.mpp)
         if self._box is None or self._box[0] != shown:
             self._box = shown, self.copilot.toolbox(roi)
+            if not ask.whole and (ask.picture is None or ask.change == BLANK):
+                self._box[1].unread = ""  # what a model says without a picture is what is asked for
         return self._box[1]
 
 

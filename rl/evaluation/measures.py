@@ -16,6 +16,7 @@ from slidekick.copilot.confidence import Confidence
 from slidekick.data.statistics import RESAMPLES, Figure, clustered
 from slidekick.rl import scores
 from slidekick.rl.evaluation.changes import NONE
+from slidekick.rl.evaluation.honesty import CONTROLS
 
 SMALL = 5  # questions; the figure of a set with fewer means little by itself
 SLOW = 200  # resamples for figures that take milliseconds each
@@ -93,7 +94,7 @@ def measures_of(rows: Sequence[dict], risk: float = RISK) -> dict[str, Measure]:
     asked = np.array([i for i, row in enumerate(rows) if row["change"] == NONE], int)
     family = rows[0]["family"] if rows else "classify"
     of = {"classify": _classify, "vqa": _vqa, "detect": _detect, "count": _count, "report": _report}
-    of |= {"tools": _tools, "tasks": _tasks}
+    of |= {"tools": _tools, "tasks": _tasks, "honesty": _honesty}
     return of[family](rows, asked, risk)
 
 
@@ -297,6 +298,19 @@ def _tools(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Me
     found["words_stood"] = _mean(using, 1 - _column(rows, "replaced"))
     found["all_right"] = _mean(asked, _column(rows, "right"))
     found["unparsable"] = _mean(asked, np.array([row["said"] is None for row in rows], float))
+    return {name: replace(measure, within_sets=False) for name, measure in found.items() if len(measure.rows)}
+
+
+def _honesty(rows: Sequence[dict], asked: np.ndarray, risk: float) -> dict[str, Measure]:
+    """Share of honest answers, over all and for each kind of trap, of what holds and was affirmed, and of answers with
+    a number that nothing backs."""
+    right, traps = _column(rows, "right"), np.array([row["trap"] for row in rows])
+    control = np.isin(traps, list(CONTROLS))
+    found = {"honest": _mean(asked[~control[asked]], right), "affirmed": _mean(asked[control[asked]], right)}
+    for name in dict.fromkeys(traps[asked]):
+        kind = "affirmed" if name in CONTROLS else "honest"
+        found[f"{kind}.{name}"] = _mean(asked[traps[asked] == name], right)
+    found["untraced_numbers"] = _mean(asked, _column(rows, "untraced"))
     return {name: replace(measure, within_sets=False) for name, measure in found.items() if len(measure.rows)}
 
 

@@ -2,7 +2,8 @@
 
 A family says what is measured: classify (the label of a picture), vqa (questions that came with the data), detect
 (boxes), count, report, tools (whether tools are used as they should be: `tool_questions`), tasks (what is reinforced:
-`task_questions`). A kind says how an answer is read (`slidekick.rl.parsing`). Nothing is asked or scored here.
+`task_questions`), honesty (what has no answer: `honesty`). A kind says how an answer is read (`slidekick.rl.parsing`).
+Nothing is asked or scored here.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from slidekick.data.items import Item
 from slidekick.rl.instructions import QUESTIONS, other_wordings
 from slidekick.rl.parsing import GRID, LETTERS, choice, number, plain
 
-FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools", "tasks")
+FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools", "tasks", "honesty")
 PARTLY_MARKED = ("brecahad_nuclei",)  # sets that mark some of their cells only: their counts are no truth
 NO_NAME = re.compile(r"\b(?:other|uncategorised|not given|miscellaneous|unknown)\b", re.IGNORECASE)
 REPORT = "Write the diagnosis of a pathology report on this picture."

@@ -18,7 +18,7 @@ from slidekick.copilot.sight import Taught, fit_taught
 from slidekick.data.errors import InputError
 from slidekick.data.items import Item, load_items
 from slidekick.rl import scores
-from slidekick.rl.evaluation import task_questions
+from slidekick.rl.evaluation import honesty, task_questions
 from slidekick.rl.evaluation.asking import Asker, Journal, ask_of, digest
 from slidekick.rl.evaluation.changes import BLANK, KINDS, NONE, WORDING, kinds_of
 from slidekick.rl.evaluation.formats import read_questions
@@ -96,6 +96,8 @@ def evaluate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Resul
     elif plan.family == "tools":
         words = getattr(copilot.segmentor, "vocabulary", None) or vocabulary()
         rows = [judged(row, words) for row in rows]
+    elif plan.family == "honesty":
+        rows = [honesty.judged(row) for row in rows]
     elif plan.family == "tasks":
         rows = [task_questions.judged(row) for row in rows]
     told = figures(rows, measures_of(rows, plan.risk) | more)
@@ -163,6 +165,8 @@ def _questions(plan: Plan) -> tuple[list[Question], list[Item], list[Item]]:
         made = classify_questions(held, labels_of((*train, *held)))
     elif plan.family == "tools":
         made = tool_questions(held, plan.limit)
+    elif plan.family == "honesty":
+        made = honesty.honesty_questions(held, plan.limit)
     elif plan.family == "tasks":
         made = task_questions.task_questions(held, plan.limit)
     else:
@@ -174,7 +178,7 @@ def _warnings(questions: Sequence[Question]) -> list[str]:
     """Sets whose figures say little by themselves, or add no width to an interval."""
     told, groups = [], defaultdict(list)
     for one in questions:
-        if one.family not in ("tools", "tasks"):  # whose intervals are not drawn set by set
+        if one.family not in ("tools", "tasks", "honesty"):  # whose intervals are not drawn set by set
             groups[one.set].append(one.group)
     for name, members in groups.items():
         if len(set(members)) == 1:

@@ -45,7 +45,7 @@ class FakeCopilot:
         self.engine = FakeEngine(say, sure)
 
     def toolbox(self, roi):
-        return roi
+        return SimpleNamespace(pixels=roi.pixels, unread=None)
 
     def ask_many(self, asked, firsts=()):
         return [self.ask(box, words) for box, words in asked]
