@@ -18,6 +18,7 @@ from slidekick.copilot.sight import (
     Taught,
     fit_taught,
     is_blank,
+    is_colourless,
     load_taught,
 )
 from slidekick.data.errors import InputError
@@ -25,7 +26,7 @@ from slidekick.data.files import files_hash
 from slidekick.data.samples import sample
 from slidekick.data.slide import Region, Roi, read_roi
 
-PHOTOGRAPHS = ("astronaut", "camera", "cat", "coffee", "rocket", "page")
+PHOTOGRAPHS = ("astronaut", "camera", "cat", "coffee", "rocket", "page", "clock", "coins", "moon", "grass", "gravel")
 
 
 def roi(pixels: np.ndarray) -> Roi:
@@ -47,6 +48,13 @@ def test_noise_is_blank_and_tissue_is_not():
     speck = np.full((512, 512, 3), 240, np.uint8)
     speck[200:300, 200:300] = skimage.data.immunohistochemistry()[:100, :100]
     assert not is_blank(speck), "a little tissue on glass"
+
+
+def test_stained_tissue_has_colour_and_fluorescence_is_dark():
+    grey = skimage.data.immunohistochemistry().mean(2, keepdims=True).astype(np.uint8).repeat(3, 2)
+    assert is_colourless(grey)
+    assert not is_colourless(skimage.data.immunohistochemistry())
+    assert not is_colourless(grey // 5), "dark as fluorescence is"
 
 
 def test_of_a_blank_picture_nothing_is_asked_and_the_answer_says_so():
