@@ -24,8 +24,8 @@ LOOK_PX, BLUR_PX = 192, 4.0  # side of the picture that is looked at, and the bl
 # Of 1 323 held-out pictures of 37 sets the palest spans .166 and the grainiest has .064; glass spans .10 where a lamp
 # shades it, noise has .007.
 LEAST_SPAN, LEAST_SHARE = 0.12, 0.03
-# Stains have colours and fluorescence is dark: of 4 168 pictures no bright one is paler than .007, and those without any
-# colour have a mean value of .22 at most.
+# Stains have colours and fluorescence is dark: of 4 168 pictures no bright one is paler than .007, and those without
+# any colour have a mean value of .22 at most.
 LEAST_COLOUR, BRIGHT = 0.005, 0.3
 AXES = 128
 RARE = 0.003  # share of held-out pictures of taught kinds that may be taken for strange
