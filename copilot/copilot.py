@@ -32,7 +32,7 @@ from slidekick.copilot.messages import user_message
 from slidekick.copilot.pictures import ALONE, PicturesRefused
 from slidekick.copilot.sentences import measured_text
 from slidekick.copilot.settling import likely, settled
-from slidekick.copilot.sight import BLANK, FOREIGN, Sight, load_taught
+from slidekick.copilot.sight import BLANK, FOREIGN, UNTOLD, Sight, load_taught
 from slidekick.copilot.slide_tools import SlideToolbox
 from slidekick.copilot.survey import Survey
 from slidekick.copilot.together import Making, alone, spoken, together
@@ -228,7 +228,10 @@ class Copilot:
         if asked := self._asked_for(draft.question):
             yield from self._told_by_tools(draft, asked)
             return
-        if (unread := self._unread(draft.box)) in (BLANK, FOREIGN):
+        unread = self._unread(draft.box)
+        if unread not in (BLANK, FOREIGN) and self.sight and self.sight.untold(draft.question, self.engine):
+            unread = UNTOLD
+        if unread in (BLANK, FOREIGN, UNTOLD):
             yield Event("answer", answer=self._declined(draft, unread))
             return
         if unread:

@@ -1,10 +1,11 @@
-"""What a picture must show before a model reads it: something, and of a kind that it was taught.
+"""What a picture must show before a model reads it: something, of a kind that it was taught, that can answer at all.
 
 A blank field or noise is told by the pixels alone. Whether a picture is of a kind that was taught is told by the
 tower's pooled map: the share of its deviation from the training pictures' mean that lies outside their principal axes
 (the residual of ViM, Wang et al. 2022, arXiv 2203.10807, relative to the whole). Photographs and tissue of a kind never
-taught lie outside; what a model says of them is made up. The axes lie in `sight.safetensors` beside the weights
-that they were fitted for.
+taught lie outside; what a model says of them is made up. Whether a question is one that no picture answers, such as the
+patient's age, is told by the mean of its words' embeddings. All that was fitted lies in `sight.safetensors` beside the
+weights that it was fitted for.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ FOREIGN_BY = 0.08
 
 BLANK = "No tissue was found: the picture is blank, or nothing but noise."
 FOREIGN = "No tissue was recognised: the picture is unlike all that the model was taught."
+UNTOLD = "This cannot be told from a picture of tissue."
 STRANGE = "the picture is unlike all that the model was taught: do not rely on what it reads, and check each mask"
 
 
@@ -64,12 +66,18 @@ def is_colourless(pixels: np.ndarray) -> bool:
 class Taught:
     """mean: float32 (D,) of pooled maps, axes: float32 (A, D) with rows of length 1, of the pictures that were taught.
     most: share outside the axes from which what is read is not to be relied on. tower: name of the weights that made
-    the maps."""
+    the maps. asked, bias: float32 (Q,) and a number: above 0 a question's vector is one that no picture answers."""
 
     mean: np.ndarray
     axes: np.ndarray
     most: float
     tower: str = ""
+    asked: np.ndarray | None = None
+    bias: float = 0.0
+
+    def untold(self, question: np.ndarray) -> bool:
+        """Whether a question with this vector, (Q,), is one that no picture answers."""
+        return self.asked is not None and float(self.asked @ question) + self.bias > 0
 
     def outside(self, maps: np.ndarray) -> np.ndarray:
         """(N, D) -> (N,): share of each map's deviation that lies outside the axes, from 0 to 1."""
@@ -87,8 +95,11 @@ class Taught:
         """Write `sight.safetensors` into a model's folder, in half precision. Raises OutputError."""
         from safetensors.numpy import save
 
-        about = {"about": json.dumps({"schema": SCHEMA, "most": round(self.most, 4), "tower": self.tower})}
+        told = {"schema": SCHEMA, "most": round(self.most, 4), "tower": self.tower, "bias": round(self.bias, 5)}
+        about = {"about": json.dumps(told)}
         arrays = {"mean": self.mean.astype(np.float16), "axes": self.axes.astype(np.float16)}
+        if self.asked is not None:
+            arrays["asked"] = self.asked.astype(np.float32)
         return write_atomic(folder / SIGHT, save(arrays, about))
 
 
@@ -97,6 +108,11 @@ class Sight:
 
     def __init__(self, taught: Taught | None = None) -> None:
         self.taught = taught
+
+    def untold(self, question: str, engine) -> bool:
+        """Whether a question is one that no picture answers. engine: its `question` gives the vector."""
+        fitted = self.taught is not None and self.taught.asked is not None
+        return fitted and self.taught.untold(engine.question(question))
 
     def why_not(self, pixels: np.ndarray, engine) -> str:
         """`BLANK`, `FOREIGN`, `STRANGE`, or "" for uint8 (H, W, 3) that can be read. engine: it gives the map."""
@@ -130,9 +146,11 @@ def load_taught(folder: Path) -> Taught | None:
         with safe_open(path, "np") as file:
             about = json.loads(file.metadata()["about"])
             mean, axes = (file.get_tensor(name).astype(np.float32) for name in ("mean", "axes"))
-        if about["schema"] != SCHEMA or axes.ndim != 2 or mean.shape != axes.shape[1:]:
+            asked = file.get_tensor("asked").astype(np.float32) if "asked" in file.keys() else None  # noqa: SIM118
+        if about["schema"] != SCHEMA or axes.ndim != 2 or mean.shape != axes.shape[1:] or np.ndim(asked) > 1:
             raise ValueError("another schema or shape")
-        found = Taught(mean, axes, float(about["most"]), str(about["tower"]))
+        bias = float(about.get("bias", 0.0))
+        found = Taught(mean, axes, float(about["most"]), str(about["tower"]), asked, bias)
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as {SCHEMA} ({error}); remove it, or fit it anew with "

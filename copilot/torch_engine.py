@@ -24,6 +24,7 @@ from slidekick.copilot.engine import MAX_HISTORY, MAX_NEW_TOKENS, SLIDE
 from slidekick.copilot.experts import Experts, mean_embedding, pooled_picture, question_ids
 from slidekick.copilot.grammar import Alphabet, Grammars, alphabet, fast_json
 from slidekick.copilot.hub import chat_template
+from slidekick.copilot.messages import user_message
 from slidekick.copilot.options import TurnProcessor, weigh, write
 from slidekick.copilot.pictures import MOST_PICTURES, Shown, SlidePicture, pixels_of, takes_several, with_pictures
 from slidekick.copilot.turn import Turn, token_ids, turn_of
@@ -138,6 +139,11 @@ class TorchEngine:
             table = self.model.get_input_embeddings().weight
             words = torch.stack([table[torch.tensor(one, device=table.device)].mean(0) for one in ids])
             return torch.cosine_similarity(picture.double(), words.double()).cpu().numpy()
+
+    def question(self, words: str) -> np.ndarray:
+        """float32 (D,): mean of a question's word embeddings."""
+        with torch.inference_mode():
+            return self.pooled_question([user_message(words, with_image=False)])[0].float().cpu().numpy()
 
     def pooled(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (1280,): what mini's tower makes of a picture, pooled; for mini and its kin."""

@@ -179,6 +179,10 @@ class CompiledEngine:
             words = [self.language.embed(one).mean(0).astype(np.float64) for one in ids]
         return np.array([picture @ one / (np.linalg.norm(picture) * np.linalg.norm(one)) for one in words])
 
+    def question(self, words: str) -> np.ndarray:
+        """float32 (D,): mean of a question's word embeddings."""
+        return self.language.embed(self.prompts.ids(words)).mean(0)
+
     def pooled(self, pixels: np.ndarray) -> np.ndarray:
         """float32 (1280,): the tower's map of a picture, pooled."""
         with self._busy:

@@ -26,6 +26,7 @@ from slidekick.copilot.language import quantities
 from slidekick.copilot.sight import BLANK, FOREIGN
 from slidekick.data.items import Item
 from slidekick.rl.evaluation.questions import Question, is_labelled, labels_of, question_of
+from slidekick.rl.evaluation.tool_wordings import REFUSE
 from slidekick.rl.instructions.concepts import phrasings
 from slidekick.rl.instructions.refusal import REASONS
 from slidekick.rl.instructions.stock import is_tissue, known_organ
@@ -142,6 +143,7 @@ def _untold(pictures: Sequence[Item], rng: np.random.Generator) -> list[Question
         if reason.holds(item)
         for words in _some(reason.questions, 1, rng)
     ]
+    made += [_about(item, "cannot be told", words) for item in _some(pictures, 4, rng) for words in REFUSE]
     counted = [(item, word) for item in _some(pictures, 20, rng) for word in _some(BEYOND, 1, rng)]
     return made + [_about(item, "cannot be told", f"How many {word}s are there?") for item, word in counted]
 

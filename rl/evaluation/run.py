@@ -36,6 +36,7 @@ from slidekick.rl.evaluation.questions import (
 )
 from slidekick.rl.evaluation.tool_questions import tool_questions
 from slidekick.rl.evaluation.tool_use import judged
+from slidekick.rl.evaluation.untold import fit_untold
 from slidekick.rl.instructions.concepts import vocabulary
 from slidekick.rl.parsing import PARSER, parse
 
@@ -142,7 +143,7 @@ def calibrate(copilot: Copilot, plan: Plan, journal: Path | None = None) -> Conf
 
 def fit_sight(copilot: Copilot, plan: Plan) -> Taught:
     """Which pictures are like those of the plan's train split, by what the copilot's tower makes of them; val sets the
-    threshold. Raises InputError where a split has too few."""
+    threshold. And which questions no picture answers. Raises InputError where a split has too few."""
     from PIL import Image
     from tqdm import tqdm
 
@@ -151,7 +152,9 @@ def fit_sight(copilot: Copilot, plan: Plan) -> Taught:
         pictures = list(dict.fromkeys(item.image for item in load_items(plan.data, plan.sets, split)))
         bar = tqdm(pictures, desc=f"{split} pictures", mininterval=5)
         maps.append([copilot.engine.pooled(np.asarray(Image.open(path).convert("RGB"))) for path in bar])
-    return fit_taught(*(np.reshape(some, (len(some), -1)) for some in maps))
+    labels = sorted({item.label for item in load_items(plan.data, plan.sets, "train") if is_labelled(item)})
+    asked, bias = fit_untold(copilot.engine.question, labels)
+    return replace(fit_taught(*(np.reshape(some, (len(some), -1)) for some in maps)), asked=asked, bias=bias)
 
 
 def _questions(plan: Plan) -> tuple[list[Question], list[Item], list[Item]]:

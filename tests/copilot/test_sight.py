@@ -1,5 +1,7 @@
 """What a picture must show before it is read: tissue, not glass, noise or a photograph."""
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 import pytest
 import skimage.data
@@ -14,6 +16,7 @@ from slidekick.copilot.sight import (
     BLANK,
     FOREIGN,
     STRANGE,
+    UNTOLD,
     Sight,
     Taught,
     fit_taught,
@@ -75,10 +78,11 @@ class Seeing(ScriptedEngine):
         return pixels.reshape(-1, 3).mean(0).astype(np.float32)
 
 
+@dataclass(frozen=True)
 class Unlike(Taught):
     """Every picture is as unlike what was taught as it is told to be."""
 
-    unlike = STRANGE
+    unlike: str = STRANGE
 
     def why_not(self, pooled):
         return self.unlike
@@ -96,9 +100,8 @@ def test_what_was_never_taught_is_told_with_the_answer():
         assert STRANGE in answer.warnings
 
 
-def test_what_is_no_tissue_is_not_measured_either(monkeypatch):
-    monkeypatch.setattr(Unlike, "unlike", FOREIGN)
-    copilot = Copilot(Seeing(), DrawnSegmentor(), sight=NONE)
+def test_what_is_no_tissue_is_not_measured_either():
+    copilot = Copilot(Seeing(), DrawnSegmentor(), sight=Sight(replace(NONE.taught, unlike=FOREIGN)))
     assert copilot.ask(roi(tissue_like(80, 60)), "How many nuclei are there?").text == FOREIGN
     assert copilot.engine.asked == []
 
@@ -115,13 +118,31 @@ def test_what_lies_along_the_axes_is_known_and_what_lies_beside_is_strange():
         fit_taught(taught[:100], taught[:9])
 
 
+def test_a_question_that_no_picture_answers_is_declined_and_slides_are_no_exception():
+    asked = np.array([1.0, 0.0], np.float32)
+    taught = Unlike(np.zeros(3, np.float32), np.eye(3, dtype=np.float32), 0.5, asked=asked, bias=-0.5, unlike="")
+
+    class Asking(Seeing):
+        def question(self, words):
+            return np.array(["patient" in words, 1.0], np.float32)
+
+    copilot = Copilot(Asking("It is lung."), DrawnSegmentor(), sight=Sight(taught))
+    assert copilot.ask(roi(tissue_like(80, 60)), "How old is the patient?").text == UNTOLD
+    assert copilot.engine.asked == []
+    assert copilot.ask(roi(tissue_like(80, 60)), "Which organ is this?").text == "It is lung."
+
+
 def test_it_lies_beside_the_tower_that_it_was_fitted_for(tmp_path):
     rng = np.random.default_rng(1)
     (tmp_path / TOWER).write_bytes(b"weights")
     assert load_taught(tmp_path) is None
     made = fit_taught(rng.normal(size=(200, 150)), rng.normal(size=(50, 150)), files_hash([tmp_path / TOWER]))
     made.save(tmp_path)
+    assert not load_taught(tmp_path).untold(np.ones(4)), "as it was before questions were fitted"
+    made = replace(made, asked=np.array([1, -2, 0.5, 0], np.float32), bias=0.25)
+    made.save(tmp_path)
     loaded = load_taught(tmp_path)
+    assert (loaded.bias, loaded.asked.tolist()) == (0.25, [1, -2, 0.5, 0])
     maps = rng.normal(size=(20, 150)).astype(np.float32)
     np.testing.assert_allclose(loaded.outside(maps), made.outside(maps), atol=2e-3)
     (tmp_path / TOWER).write_bytes(b"others")
@@ -140,11 +161,32 @@ def test_mini_reads_no_photograph(mini, name):
         assert mini.ask(roi(pixels), question).text == FOREIGN
 
 
+@pytest.mark.parametrize("words", [
+    "Which organ is this?", "How many nuclei are there?", "What is the diagnosis?", "Is it malignant?",
+    "Describe this.",
+    "How much of the tissue is tumour?", "Are there mitoses?", "What is the Gleason score?", "Is this HER2 staining?",
+])  # fmt: skip
+def test_what_a_picture_may_answer_is_asked(mini, words):
+    assert not mini.sight.untold(words, mini.engine)
+
+
+@pytest.mark.parametrize("words", [
+    "How old is the patient?", "Is the patient alive?", "What is the patient's name?",
+    "Which drugs does the patient take?", "Does the patient have a cough?", "Was chemotherapy given?",
+    "Is the KRAS gene mutated?",
+])  # fmt: skip
+def test_what_no_picture_answers_is_not(mini, words):
+    assert mini.sight.untold(words, mini.engine)
+
+
 def test_both_engines_see_alike(mini):
     from slidekick.copilot.engines import load_engine
 
     pixels = skimage.data.immunohistochemistry()
-    ours, theirs = mini.engine.pooled(pixels), load_engine("mini", {}, "torch").pooled(pixels)
+    reference = load_engine("mini", {}, "torch")
+    words = "How old is the patient?"
+    np.testing.assert_allclose(mini.engine.question(words), reference.question(words), atol=2e-3)
+    ours, theirs = mini.engine.pooled(pixels), reference.pooled(pixels)
     assert np.corrcoef(ours, theirs)[0, 1] > 0.999
     taught = load_taught(WEIGHTS)
     assert taught.why_not(ours) == taught.why_not(theirs) == STRANGE, "no colon stained with antibodies was taught"
