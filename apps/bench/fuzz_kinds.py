@@ -164,10 +164,11 @@ def _write_model(folder: Path) -> None:
     save_file(pairs, folder / ADAPTER_FILE)
     (folder / "adapter_config.json").write_text(json.dumps({"r": 2, "lora_alpha": 4}))
     experts = folder / EXPERTS
-    for name in ("first", "second"):
+    names = ("first", "second", "third", "fourth")  # as many as mini's router tells apart
+    for name in names:
         (experts / name).mkdir(parents=True)
         save_file(pairs, experts / name / ADAPTER_FILE)
-    (experts / ABOUT).write_text(json.dumps({"names": ["first", "second"], "rank": 2, "alpha": 4, "top": 2}))
+    (experts / ABOUT).write_text(json.dumps({"names": names, "rank": 2, "alpha": 4, "top": 2}))
     (folder / TOWER).write_bytes(b"\x02\0\0\0\0\0\0\0{}")
     for name in (f"{EXPERTS}/{ROUTER}", SIGHT, "confidence.json"):
         shutil.copy(WEIGHTS / name, folder / name)

@@ -11,6 +11,7 @@ VALUES = st.lists(st.floats(0, 1), min_size=1, max_size=30)
 
 
 @given(VALUES)
+@settings(deadline=None)
 def test_the_interval_holds_the_mean_and_stays_within_the_values(values):
     figure = mean_figure(values)
     assert figure.n == len(values)
@@ -115,7 +116,7 @@ def test_a_group_must_be_given_for_every_row():
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 3)), min_size=1, max_size=20))
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 def test_draws_keep_groups_whole_and_strata_their_groups(rows):
     strata, groups = ([row[i] for row in rows] for i in (0, 1))
     for index in draws(groups, strata, resamples=5):
