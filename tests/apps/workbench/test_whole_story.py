@@ -91,6 +91,7 @@ def test_from_a_slide_to_a_report_and_through_a_kill(browser, tmp_path):
         page.get_by_role("tab", name="Conversation").click()
         ask(page, "Is there a glomerulus?")
         page.wait_for_timeout(100)  # an answer is in the making
+    page.goto("about:blank")  # the page left behind would load itself anew once the server is back, across our visit
     with chatting(port, tmp_path / "sessions"):
         page.goto(f"http://127.0.0.1:{port}/")
         found_again(page, count, words)
