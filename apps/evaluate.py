@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -156,7 +155,6 @@ def _calibrate(args: argparse.Namespace, copilot, plan, journal: Path | None) ->
     """Fit on val, keep it in the model's folder, and go on with it."""
     from slidekick.copilot.mini import TOWER, WEIGHTS
     from slidekick.copilot.sight import Sight
-    from slidekick.data.files import files_hash
     from slidekick.rl.evaluation.run import calibrate, fit_sight
 
     folder = WEIGHTS if args.model == "mini" else Path(args.model)
@@ -166,7 +164,7 @@ def _calibrate(args: argparse.Namespace, copilot, plan, journal: Path | None) ->
     copilot.confidence = calibrate(copilot, plan, journal)
     tell(f"wrote {copilot.confidence.save(folder)}: temperature {copilot.confidence.temperature:.3f}")
     if (folder / TOWER).is_file():
-        taught = replace(fit_sight(copilot, plan), tower=files_hash([folder / TOWER]))
+        taught = fit_sight(copilot, plan)
         copilot.sight = Sight(taught)
         tell(f"wrote {taught.save(folder)}: strange from {taught.most:.3f}")
 

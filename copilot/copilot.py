@@ -228,14 +228,9 @@ class Copilot:
         if asked := self._asked_for(draft.question):
             yield from self._told_by_tools(draft, asked)
             return
-        unread = self._unread(draft.box)
-        if unread not in (BLANK, FOREIGN) and self.sight and self.sight.untold(draft.question, self.engine):
-            unread = UNTOLD
-        if unread in (BLANK, FOREIGN, UNTOLD):
-            yield Event("answer", answer=self._declined(draft, unread))
+        if why := self._unanswered(draft):
+            yield Event("answer", answer=self._declined(draft, why))
             return
-        if unread:
-            draft.warnings.append(unread)
         self._show(draft)
         calls_left = MAX_STEPS
         while True:
@@ -260,10 +255,21 @@ class Copilot:
             turn = replace(turn, text="")
         yield Event("answer", answer=self._finish(draft, turn))
 
+    def _unanswered(self, draft: Draft) -> str:
+        """Why the model is not asked; "" where it is, with a warning for a picture unlike what it was taught."""
+        if self.sight is None:
+            return ""
+        unread = self._unread(draft.box)
+        if unread in (BLANK, FOREIGN):
+            return unread
+        if self.sight.untold(draft.question, self.engine):
+            return UNTOLD
+        draft.warnings += [unread] if unread else []
+        return ""
+
     def _unread(self, box: Toolbox) -> str:
-        """Why a picture is not to be read, or not to be relied on (see `Sight.why_not`); "" for any other, and for
-        slides, of which tissue alone is looked at."""
-        if self.sight is None or isinstance(box, SlideToolbox):
+        """What `Sight.why_not` says of a picture, looked at once; "" for slides, of which tissue alone is looked at."""
+        if isinstance(box, SlideToolbox):
             return ""
         if box.unread is None:
             box.unread = self.sight.why_not(box.roi.pixels, self.engine)

@@ -11,7 +11,7 @@ weights that it was fitted for.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -65,13 +65,12 @@ def is_colourless(pixels: np.ndarray) -> bool:
 @dataclass(frozen=True)
 class Taught:
     """mean: float32 (D,) of pooled maps, axes: float32 (A, D) with rows of length 1, of the pictures that were taught.
-    most: share outside the axes from which what is read is not to be relied on. tower: name of the weights that made
-    the maps. asked, bias: float32 (Q,) and a number: above 0 a question's vector is one that no picture answers."""
+    most: share outside the axes from which what is read is not to be relied on. asked, bias: float32 (Q,) and a
+    number: above 0 a question's vector is one that no picture answers."""
 
     mean: np.ndarray
     axes: np.ndarray
     most: float
-    tower: str = ""
     asked: np.ndarray | None = None
     bias: float = 0.0
 
@@ -92,10 +91,11 @@ class Taught:
         return FOREIGN if beyond > FOREIGN_BY else STRANGE if beyond > 0 else ""
 
     def save(self, folder: Path) -> Path:
-        """Write `sight.safetensors` into a model's folder, in half precision. Raises OutputError."""
+        """Write `sight.safetensors` beside the tower that made the maps, in half precision. Raises OutputError."""
         from safetensors.numpy import save
 
-        told = {"schema": SCHEMA, "most": round(self.most, 4), "tower": self.tower, "bias": round(self.bias, 5)}
+        tower = files_hash([folder / TOWER])
+        told = {"schema": SCHEMA, "most": round(self.most, 4), "tower": tower, "bias": round(self.bias, 5)}
         about = {"about": json.dumps(told)}
         arrays = {"mean": self.mean.astype(np.float16), "axes": self.axes.astype(np.float16)}
         if self.asked is not None:
@@ -123,15 +123,15 @@ class Sight:
         return FOREIGN if is_colourless(pixels) else self.taught.why_not(engine.pooled(pixels))
 
 
-def fit_taught(taught: np.ndarray, held: np.ndarray, tower: str = "") -> Taught:
+def fit_taught(taught: np.ndarray, held: np.ndarray) -> Taught:
     """Of pooled maps (N, D) of pictures that were taught, and (M, D) of held-out ones of the same kinds, by which the
     threshold is set. Raises InputError for fewer pictures than axes."""
     if len(taught) <= AXES or not len(held):
         raise InputError(f"{len(taught)} pictures taught, {len(held)} held out; fitting takes more than {AXES} and 1")
     mean = taught.mean(0)
     axes = np.linalg.svd(taught - mean, full_matrices=False)[2][:AXES]
-    taught_by = Taught(mean.astype(np.float32), axes.astype(np.float32), 1.0, tower)
-    return Taught(taught_by.mean, taught_by.axes, float(np.quantile(taught_by.outside(held), 1 - RARE)), tower)
+    all_known = Taught(mean.astype(np.float32), axes.astype(np.float32), 1.0)
+    return replace(all_known, most=float(np.quantile(all_known.outside(held), 1 - RARE)))
 
 
 def load_taught(folder: Path) -> Taught | None:
@@ -149,11 +149,11 @@ def load_taught(folder: Path) -> Taught | None:
             asked = file.get_tensor("asked").astype(np.float32) if "asked" in file.keys() else None  # noqa: SIM118
         if about["schema"] != SCHEMA or axes.ndim != 2 or mean.shape != axes.shape[1:] or np.ndim(asked) > 1:
             raise ValueError("another schema or shape")
-        bias = float(about.get("bias", 0.0))
-        found = Taught(mean, axes, float(about["most"]), str(about["tower"]), asked, bias)
+        found = Taught(mean, axes, float(about["most"]), asked, float(about.get("bias", 0.0)))
+        tower = about["tower"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(
             f"{path}: cannot be read as {SCHEMA} ({error}); remove it, or fit it anew with "
             "`slidekick evaluate classify --calibrate`"
         ) from error
-    return found if found.tower == files_hash([folder / TOWER]) else None
+    return found if tower == files_hash([folder / TOWER]) else None

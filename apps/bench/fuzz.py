@@ -128,7 +128,8 @@ def run_cases(files: Sequence[Path], numbers: Sequence[int], seed: int, keep: Pa
     with tempfile.TemporaryDirectory() as folder, _Process() as process:
         for number in numbers:
             source = files[number % len(files)]
-            content, damage = damaged(source.read_bytes(), seed, number, source.suffix in TEXTS)
+            sound = source.read_bytes()
+            content, damage = damaged(sound, seed, number, source.suffix in TEXTS)
             path = laid_out(source, Path(folder))
             path.write_bytes(content)
             began = time.monotonic()
@@ -137,7 +138,7 @@ def run_cases(files: Sequence[Path], numbers: Sequence[int], seed: int, keep: Pa
             if keep and not case.held:
                 keep.mkdir(parents=True, exist_ok=True)
                 (keep / f"seed{seed}-{number}-{source.name}").write_bytes(content)
-            path.unlink()
+            path.write_bytes(sound)  # for the next one of its kind
             yield case
 
 
@@ -149,9 +150,6 @@ def laid_out(source: Path, scratch: Path) -> Path:
     place = scratch / folder.name
     if not place.is_dir():
         shutil.copytree(folder, place)
-    for sound in folder.rglob("*"):  # the one that was damaged before is gone
-        if sound.is_file() and not (copy := place / sound.relative_to(folder)).is_file():
-            shutil.copy(sound, copy)
     return place / source.relative_to(folder)
 
 

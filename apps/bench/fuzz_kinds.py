@@ -23,7 +23,7 @@ DEEP = "[" * 3000 + "]" * 3000
 
 
 def mutated(content: bytes, rng) -> tuple[bytes, str]:
-    """JSON, or lines of it, with one value in another's place, left out, doubled or nested deep; and how. Content that
+    """JSON, or lines of it, with one value in another's place, left out or nested deep; and how. Content that
     is no JSON comes back as it is."""
     try:
         lines = [json.loads(line) for line in content.decode().splitlines()] if b"\n{" in content else None
@@ -236,8 +236,8 @@ def _read_text(path: Path, folder: Path) -> None:
     else:
         try:
             call = parse_turn(path.read_text(encoding="utf-8", errors="replace"))
-        except CallError as error:
-            call, _ = None, str(error)
+        except CallError:
+            return
         if call is not None:
             Toolbox(_Finder(), _roi()).call(call.name, call.arguments, "t1")
 

@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 
 from slidekick.apps.bench.figures import peak_mb
-from slidekick.apps.bench.table import machine
+from slidekick.apps.bench.table import machine, versions
 
 STEPS = 4  # the first plans memory and kernels and is not counted
 SIDE = 256  # px of the pictures, a usual tile
@@ -58,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return 2  # the child has told why on stderr
             measured.append(json.loads(done.stdout.splitlines()[-1]))  # trainers print what they log
     facts = compared(runs)
-    facts["versions"] = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
+    facts["versions"] = versions(PACKAGES)
     facts["machine"] = machine()
     print(json.dumps(facts, indent=2) if args.json else as_text(facts))
     return 0

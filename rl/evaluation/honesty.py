@@ -68,13 +68,12 @@ def honesty_questions(items: Sequence[Item], most: int | None = None) -> list[Qu
 
     Each one's notes hold the columns `trap` (its kind) and, where a label was claimed, `claimed` and `labels`.
     """
-    rng = np.random.default_rng(SEED)
+    rng, most = np.random.default_rng(SEED), MOST if most is None else most
     pictures = [item for item in items if is_tissue(item)]
     asked = TRAPS | CONTROLS
-    share = -(-(MOST if most is None else most) // len(asked))
+    share = -(-most // len(asked))
     kinds = [_some(make(pictures, rng), share, rng) for make in asked.values()]
-    made = [one for row in zip_longest(*kinds) for one in row if one is not None]
-    return made[: MOST if most is None else most]
+    return [one for row in zip_longest(*kinds) for one in row if one is not None][:most]
 
 
 def _some(listed: Sequence[Question], number: int, rng: np.random.Generator) -> list[Question]:

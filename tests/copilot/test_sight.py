@@ -25,7 +25,6 @@ from slidekick.copilot.sight import (
     load_taught,
 )
 from slidekick.data.errors import InputError
-from slidekick.data.files import files_hash
 from slidekick.data.samples import sample
 from slidekick.data.slide import Region, Roi, read_roi
 
@@ -136,7 +135,7 @@ def test_it_lies_beside_the_tower_that_it_was_fitted_for(tmp_path):
     rng = np.random.default_rng(1)
     (tmp_path / TOWER).write_bytes(b"weights")
     assert load_taught(tmp_path) is None
-    made = fit_taught(rng.normal(size=(200, 150)), rng.normal(size=(50, 150)), files_hash([tmp_path / TOWER]))
+    made = fit_taught(rng.normal(size=(200, 150)), rng.normal(size=(50, 150)))
     made.save(tmp_path)
     assert not load_taught(tmp_path).untold(np.ones(4)), "as it was before questions were fitted"
     made = replace(made, asked=np.array([1, -2, 0.5, 0], np.float32), bias=0.25)
