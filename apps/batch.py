@@ -18,7 +18,9 @@ from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.copilot.answer import check_question
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable
+from slidekick.data.memory import fitting
 
+WORKER_BYTES = 1_200_000_000  # a copilot that has surveyed a slide
 SCHEMA = "slidekick.batch/1"
 SUFFIXES = {
     ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff",
@@ -42,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Work through the slides; 1 where some failed, 0 otherwise."""
     if find_spec("ray") is None:
         raise InputError("ray is not installed; pip install 'slidekick[batch]' brings it")
-    workers = args.workers or os.cpu_count() or 1
+    workers = args.workers if args.workers is not None else fitting(os.cpu_count() or 1, WORKER_BYTES)
     if workers < 1:
         raise InputError(f"--workers {args.workers}: give 1 or more")
     from slidekick.copilot.batch import collect, left_over, run_batch

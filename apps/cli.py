@@ -15,6 +15,7 @@ from importlib import import_module
 from types import ModuleType
 
 from slidekick.data.errors import SlidekickError
+from slidekick.data.memory import Watch, is_refused
 
 COMMANDS = {
     "ask": "answer a question about a picture, with the evidence",
@@ -67,7 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if module is None:
             parser.print_help()
             return 0
-        code = module.run(args)
+        with Watch():
+            code = module.run(args)
         sys.stdout.flush()
         return code
     except SlidekickError as error:
@@ -79,6 +81,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
         return PIPE_CLOSED
+    except Exception as error:
+        if not is_refused(error):
+            raise
+        print("slidekick: memory was refused; close other programs, or ask for less at a time", file=sys.stderr)
+        return MENDABLE
 
 
 def build_parser(arguments: Sequence[str]) -> tuple[argparse.ArgumentParser, ModuleType | None]:

@@ -15,8 +15,10 @@ from collections.abc import Iterator
 
 from slidekick.apps import loading
 from slidekick.data.errors import InputError
+from slidekick.data.memory import fitting
 
-MOST_WORKERS = 8  # by default; each takes 0.4 GB
+MOST_WORKERS = 8  # by default
+WORKER_BYTES = 400_000_000
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -76,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         for line in warnings:
             _tell(line)
         words = [words for words, match in matches.items() if not match.concept or known[match.concept.name] == words]
-        workers = args.workers or min(os.cpu_count() or 1, MOST_WORKERS)
+        workers = args.workers or fitting(min(os.cpu_count() or 1, MOST_WORKERS), WORKER_BYTES)
         result = segment_slide(
             slide, segmentor, words, args.out, workers=workers, progress=progress, tell=_tell
         )  # fmt: skip

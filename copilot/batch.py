@@ -3,7 +3,8 @@
 A slide is the unit of work. What came of it is written by its worker, whole or not at all, before it is reported; so
 whatever is killed, a second run goes on with the slides that are missing. A slide that cannot be read is a row with its
 reason and not the end of the run; what fails otherwise is tried again, and then put on the list of failures. Ray Data
-(actor pools) hands out the work, replaces workers that die and gives their slide to another.
+(actor pools) hands out the work, replaces workers that die and gives their slide to another; a slide that three of them
+died of is failed too.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +26,7 @@ from slidekick.data.files import write_atomic
 
 PARTS, RESULTS, FAILED = "parts", "results.parquet", "failed.csv"
 DONE, UNREADABLE, FAILED_STATUS = "done", "unreadable", "failed"
-RETRIES = 2  # further tries of a slide that failed for another reason than its own
+RETRIES = 2  # further tries of a slide that failed for another reason than its own, or took its worker with it
 MOST_ROWS = 1_000_000  # of a table
 
 
@@ -84,23 +86,44 @@ def _mpp(row: Mapping[str, str], file: Path, number: int) -> float | None:
 
 
 class SlideWorker:
-    """Loads the copilot once, then answers slide after slide. make: gives the copilot; out: the run's folder."""
+    """Loads the copilot once, then answers slide after slide. make: gives the copilot; out: the run's folder; name:
+    the run's, by which the deaths of its workers are told from kills of earlier ones."""
 
-    def __init__(self, make: Callable[[], object], out: str, threads: int = 1) -> None:
+    def __init__(self, make: Callable[[], object], out: str, threads: int = 1, name: str = "") -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # which all that computes here looks at when it is loaded
-        self.copilot, self.out = make(), Path(out)
+        self.copilot, self.out, self.name = make(), Path(out), name
 
     def __call__(self, row: dict) -> dict:
         """row: a `Task` as a dict. Returns what stands in the part, without the answers: {"key", "status", "error"}."""
         task = Task(row["slide"], tuple(row["questions"]), row["case"], row["mpp"])
+        begun = self.out / PARTS / f"{task.key}.begun"  # stays where the worker dies
+        if (deaths := self._deaths(begun)) > RETRIES:
+            name = Path(task.slide).name
+            error = f"{name}: {deaths} workers died of it, for want of memory maybe; try it with fewer --workers"
+            status, rows = FAILED_STATUS, []
+        else:
+            write_atomic(begun, json.dumps({"run": self.name, "times": deaths + 1}))
+            status, error, rows = self._tried(task)
+        part = {"task": asdict(task), "status": status, "error": error, "rows": rows}
+        write_atomic(self.out / PARTS / f"{task.key}.json", json.dumps(part))
+        begun.unlink(missing_ok=True)
+        return {"key": task.key, "status": status, "error": error}
+
+    def _deaths(self, begun: Path) -> int:
+        """How many workers of this run began a slide and did not end it."""
+        try:
+            told = json.loads(begun.read_text())
+            return int(told["times"]) if told["run"] == self.name else 0
+        except (OSError, ValueError, KeyError, TypeError):
+            return 0
+
+    def _tried(self, task: Task) -> tuple[str, str, list[dict]]:
         for attempt in range(RETRIES + 1):
             status, error, rows = self._attempt(task)
             if status != FAILED_STATUS:
                 break
             time.sleep(0.1 * 4**attempt)
-        part = {"task": asdict(task), "status": status, "error": error, "rows": rows}
-        write_atomic(self.out / PARTS / f"{task.key}.json", json.dumps(part))
-        return {"key": task.key, "status": status, "error": error}
+        return status, error, rows
 
     def _attempt(self, task: Task) -> tuple[str, str, list[dict]]:
         from slidekick.data.slide import open_slide
@@ -182,10 +205,9 @@ def run_batch(
         done = slides.map(
             SlideWorker,
             fn_constructor_args=(make, str(out.resolve())),
+            fn_constructor_kwargs={"name": secrets.token_hex(8)},
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
             num_cpus=1,
-            max_restarts=-1,
-            max_task_retries=-1,
         )
         for row in done.iter_batches(batch_size=1, batch_format="pandas", prefetch_batches=0):
             yield row.iloc[0].to_dict()

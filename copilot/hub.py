@@ -12,6 +12,7 @@ from pathlib import Path
 
 from slidekick.copilot.grammar import ToolCall
 from slidekick.data.errors import InputError
+from slidekick.data.memory import require
 
 ADAPTER_CONFIG = "adapter_config.json"
 _KINDS = {"processor": (Mapping, "a mapping"), "unquantized": (list, "a list")}
@@ -57,15 +58,18 @@ def load_hub(base: Base, **placement):
     """(model, processor) of an image-text-to-text model; the processor's chat template knows tools.
 
     placement: further options of `from_pretrained`, such as device_map. Raises InputError where there is no such model,
-    or bitsandbytes is wanted and missing.
+    or bitsandbytes is wanted and missing, ShortError where its weights do not fit into memory.
     """
-    from transformers import AutoModelForImageTextToText, AutoProcessor
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # of weights that lie here; what is fetched shows its own
     options = {"attn_implementation": base.attn_implementation, "quantization_config": _quantization(base)}
     options = placement | {key: value for key, value in options.items() if value is not None}
     try:
+        if not placement and base.quantization is None:
+            config = AutoConfig.from_pretrained(base.name, revision=base.revision or "main")
+            require(_weight_bytes(config, base.dtype), base.name, "close other programs, or take a smaller model")
         model = AutoModelForImageTextToText.from_pretrained(
             base.name, revision=base.revision or "main", dtype=base.dtype, **options
         )
@@ -137,6 +141,17 @@ def renders_tools(processor, template: str) -> bool:
     except (TemplateError, TypeError):
         return False
     return all(word in text for word in ("probe_tool", said.to_text(), "probe_result"))
+
+
+def _weight_bytes(config, dtype: str) -> int:
+    """What a model's weights will take, told before they are fetched or read."""
+    import torch
+    from transformers import AutoModelForImageTextToText
+
+    options = {} if dtype == "auto" else {"dtype": getattr(torch, dtype)}
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config, **options)
+    return sum(one.numel() * one.element_size() for one in model.parameters())
 
 
 def _quantization(base: Base):

@@ -22,3 +22,7 @@ class OutputError(SlidekickError):
 
 class PluginError(SlidekickError):
     """An installed package brings a tool or a specialist that cannot be used."""
+
+
+class ShortError(SlidekickError):
+    """There is too little memory for what was asked; told before the system ends the process."""

@@ -95,7 +95,7 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     lesson, optimizer = accelerator.prepare(Lesson(model, plan["corrected"]), optimizer)
     _trim_log(out / LOG, first)
     log: dict = {}
-    began = time.time()
+    began = time.monotonic()
     bar = tqdm(range(first, total), initial=first, total=total, desc="segmentor", mininterval=5)
     for step in bar:
         log = _step(accelerator, lesson, optimizer, sampler, vectors, step) | {"rate": schedule.get_last_lr()[-1]}
@@ -106,7 +106,7 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
         if (step + 1) % plan["validate_every"] == 0 and watched.names:
             log |= validate(model, average, watched, vectors)
         if (step + 1) % plan["log_every"] == 0:
-            entry = {"step": step + 1, "minutes": (time.time() - began) / 60, **log}
+            entry = {"step": step + 1, "minutes": (time.monotonic() - began) / 60, **log}
             out.mkdir(parents=True, exist_ok=True)
             with (out / LOG).open("a") as stream:
                 stream.write(json.dumps(entry) + "\n")

@@ -101,7 +101,7 @@ def train_tissues(bags: Bags, plan: dict, seed: int) -> SlideEncoder:
     encoder.train()
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=plan["learning_rate"], weight_decay=0.05)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, plan["learning_rate"], total_steps=plan["steps"])
-    bar, began = tqdm(range(plan["steps"]), desc="tissues", mininterval=5), time.time()
+    bar, began = tqdm(range(plan["steps"]), desc="tissues", mininterval=5), time.monotonic()
     for step in bar:
         loss = torch.zeros(())
         for _ in range(plan["bags"]):
@@ -115,7 +115,7 @@ def train_tissues(bags: Bags, plan: dict, seed: int) -> SlideEncoder:
         optimizer.step()
         schedule.step()
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.time() - began) / 60:.1f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.monotonic() - began) / 60:.1f}")
     return encoder.eval()
 
 

@@ -121,7 +121,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
         pixels = to_tensor(np.stack([augment(pixels_of(item.image), rng) for item in batch]))
         return batch, *mix(pixels, plan.get("mixed", 0.0), rng)
 
-    began = time.time()
+    began = time.monotonic()
     bar = tqdm(range(plan["steps"]), desc="tower", mininterval=5)
     reader = ThreadPoolExecutor(1)  # one alone, so that what is drawn hangs on the seed only
     coming = reader.submit(drawn)
@@ -142,7 +142,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
             if tensor.dtype.is_floating_point:
                 average[name].lerp_(tensor, 1 - decay)
         if step % 20 == 0:
-            bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.time() - began) / 60:.1f}")
+            bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.monotonic() - began) / 60:.1f}")
     reader.shutdown()
     save_tower(average, target)
 

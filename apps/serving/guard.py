@@ -16,6 +16,7 @@ from limits.strategies import MovingWindowRateLimiter
 
 from slidekick.data.errors import InputError
 
+MINUTE_S = 60
 LEAST_KEY = 16  # characters: shorter ones can be tried out
 
 
@@ -64,7 +65,11 @@ class Rates:
         """Whole seconds until the caller may come again; 0 where it may now, which is then counted."""
         if self._item is None or self._limiter.hit(self._item, caller):
             return 0
-        return max(1, math.ceil(self._limiter.get_window_stats(self._item, caller).reset_time - time.time()))
+        seconds = math.ceil(self._limiter.get_window_stats(self._item, caller).reset_time - time.time())
+        if seconds > MINUTE_S:  # the clock was set back: what was counted lies in the future, where it would stay
+            self._limiter = MovingWindowRateLimiter(MemoryStorage())
+            return self.wait(caller)
+        return max(1, seconds)
 
 
 class LimitedBodies:

@@ -16,20 +16,22 @@ from dataclasses import dataclass, field
 from slidekick.copilot.draft import Event
 from slidekick.copilot.engine import Engine
 from slidekick.copilot.together import Making, alone, together
+from slidekick.data.memory import RESERVE, free_bytes
 
 MOST_WAITING = 64  # jobs in line; a longer line is answered sooner with "come again"
 AT_ONCE = 16  # answers in the making at a time: beyond it a batch of mini's grows slower than it grows wider
 ENDS = ("answer", "turn")  # kinds of a last event
 FIRST_GUESS_S = 3.0  # seconds an answer takes, until some were measured
+NO_MEMORY_S = 10.0  # when to come again where memory is short
 
 log = logging.getLogger(__name__)
 
 
 class Busy(Exception):
-    """The line is full. seconds: when to come again."""
+    """The line is full, or memory is. seconds: when to come again."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(f"too many questions at a time; come again in {seconds:.0f} s")
+    def __init__(self, seconds: float, why: str = "too many questions at a time") -> None:
+        super().__init__(f"{why}; come again in {seconds:.0f} s")
         self.seconds = seconds
 
 
@@ -69,7 +71,9 @@ class Worker:
         return self._going
 
     def submit(self, job: Job) -> None:
-        """Put a job in line. Raises Busy where it is full or the worker is ending."""
+        """Put a job in line. Raises Busy where it is full, memory is short or the worker is ending."""
+        if free_bytes() < RESERVE:
+            raise Busy(NO_MEMORY_S, "too little memory is free")
         with self._more:
             if len(self._line) >= self.most or self._ending:
                 raise Busy(max(1.0, self.took_s * (1 + len(self._line) / self.at_once)))

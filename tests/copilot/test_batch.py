@@ -20,7 +20,7 @@ def picture(file: Path) -> Path:
 
 
 def copilots(folder: Path):
-    """Makes a copilot that notes whom it answered for; it dies once at a slide named so, and breaks at another."""
+    """Makes a copilot that notes whom it answered for; it dies at slides named so, and breaks at another."""
     place = str(folder)
 
     def make():
@@ -33,6 +33,8 @@ def copilots(folder: Path):
                 marker = Path(place) / "died"
                 if slide.source.startswith("deadly") and not marker.exists():
                     marker.touch()
+                    os.kill(os.getpid(), signal.SIGKILL)
+                if slide.source.startswith("poison"):
                     os.kill(os.getpid(), signal.SIGKILL)
                 with (Path(place) / "seen.txt").open("a") as notes:
                     notes.write(f"{slide.source} {os.getpid()}\n")
@@ -103,6 +105,25 @@ def test_two_workers_one_of_which_is_killed_lose_nothing(tmp_path):
     (tmp_path / "out" / PARTS / f"{tasks[0].key}.json").write_text('{"status": "do')
     assert left_over(tasks, tmp_path / "out") == tasks[:1]
     assert not (tmp_path / "out" / FAILED).exists()
+
+
+def test_a_slide_that_every_worker_dies_of_fails_and_the_others_are_done(tmp_path):
+    names = ["a.png", "poison.png", "b.png"]
+    tasks = [Task(str(picture(tmp_path / name)), ("Is there tumour?",)) for name in names]
+    told = {one["key"]: one for one in run_batch(tasks, copilots(tmp_path), tmp_path / "out")}
+    assert [told[task.key]["status"] for task in tasks] == ["done", "failed", "done"]
+    assert told[tasks[1].key]["error"].startswith("poison.png: 3 workers died of it")
+    assert left_over(tasks, tmp_path / "out") == tasks[1:2]
+    assert not list((tmp_path / "out" / PARTS).glob("*.begun"))
+
+
+def test_kills_of_earlier_runs_are_no_deaths_of_this(tmp_path):
+    task = Task(str(picture(tmp_path / "a.png")), ("Is there tumour?",))
+    (tmp_path / PARTS).mkdir()
+    row = vars(task) | {"questions": list(task.questions)}
+    for name, status in (("earlier", "done"), ("this", "failed")):
+        (tmp_path / PARTS / f"{task.key}.begun").write_text(json.dumps({"run": name, "times": 3}))
+        assert SlideWorker(copilots(tmp_path), str(tmp_path), name="this")(row)["status"] == status
 
 
 def test_a_table_gives_tasks(tmp_path):

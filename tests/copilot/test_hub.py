@@ -14,7 +14,7 @@ from slidekick.copilot.hub import Base, chat_template, load_hub, renders_tools, 
 from slidekick.copilot.mini import load_generalist
 from slidekick.copilot.tools import tool_schemas
 from slidekick.copilot.torch_engine import TorchEngine
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, ShortError
 
 QUESTION = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many nuclei?"}]}
 CALL = {"type": "function", "function": {"name": "count", "arguments": {"concept": "nucleus"}}}
@@ -172,3 +172,12 @@ def test_a_name_without_a_model_is_one_line_that_names_it(name, monkeypatch, tmp
         load_hub(Base(name))
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_a_model_that_does_not_fit_is_told_before_it_is_read(qwen, tmp_path, monkeypatch):
+    from slidekick.data import memory
+
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    qwen[0].save_pretrained(tmp_path)
+    with pytest.raises(ShortError, match=r"needs 0.0 GB of memory, and 0.0 GB are free; close other programs, or take"):
+        load_hub(Base(str(tmp_path)))

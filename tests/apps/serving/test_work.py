@@ -139,3 +139,14 @@ def test_ending_answers_who_waits_and_takes_no_more(speaker):
     assert ear.said == "last"
     with pytest.raises(Busy):
         Ear(worker, "late")
+
+
+def test_a_question_is_turned_away_while_memory_is_short(monkeypatch):
+    from slidekick.apps.serving import work
+
+    worker = Worker(Speaker())
+    monkeypatch.setattr(work, "free_bytes", lambda: work.RESERVE - 1)
+    with pytest.raises(Busy, match="too little memory is free; come again in 10 s"):
+        worker.submit(Job(lambda: saying("a"), print))
+    monkeypatch.undo()
+    assert Ear(worker, "a").said == "a"
