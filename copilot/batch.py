@@ -21,11 +21,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.errors import InputError, OutputError, SlidekickError
 from slidekick.data.files import write_atomic
 
 PARTS, RESULTS, FAILED = "parts", "results.parquet", "failed.csv"
 DONE, UNREADABLE, FAILED_STATUS = "done", "unreadable", "failed"
+STOPPED = "stopped"  # told of no slide: the run cannot go on
 RETRIES = 2  # further tries of a slide that failed for another reason than its own, or took its worker with it
 MOST_ROWS = 1_000_000  # of a table
 
@@ -91,11 +92,24 @@ class SlideWorker:
 
     def __init__(self, make: Callable[[], object], out: str, threads: int = 1, name: str = "") -> None:
         os.environ["OMP_NUM_THREADS"] = str(threads)  # which all that computes here looks at when it is loaded
-        self.copilot, self.out, self.name = make(), Path(out), name
+        self.out, self.name, self.broken = Path(out), name, ""
+        try:
+            self.copilot = make()
+        except SlidekickError as error:
+            self.broken = str(error)
 
     def __call__(self, row: dict) -> dict:
-        """row: a `Task` as a dict. Returns what stands in the part, without the answers: {"key", "status", "error"}."""
+        """row: a `Task` as a dict. Returns what stands in the part, without the answers: {"key", "status", "error"};
+        the status is `STOPPED` where there is no copilot, or nothing can be written."""
         task = Task(row["slide"], tuple(row["questions"]), row["case"], row["mpp"])
+        try:
+            status, error = (STOPPED, self.broken) if self.broken else self._kept(task)
+        except OutputError as problem:
+            status, error = STOPPED, str(problem)
+        return {"key": task.key, "status": status, "error": error}
+
+    def _kept(self, task: Task) -> tuple[str, str]:
+        """Work on a slide and write its part. Raises OutputError."""
         begun = self.out / PARTS / f"{task.key}.begun"  # stays where the worker dies
         if (deaths := self._deaths(begun)) > RETRIES:
             name = Path(task.slide).name
@@ -107,7 +121,7 @@ class SlideWorker:
         part = {"task": asdict(task), "status": status, "error": error, "rows": rows}
         write_atomic(self.out / PARTS / f"{task.key}.json", json.dumps(part))
         begun.unlink(missing_ok=True)
-        return {"key": task.key, "status": status, "error": error}
+        return status, error
 
     def _deaths(self, begun: Path) -> int:
         """How many workers of this run began a slide and did not end it."""
@@ -165,8 +179,9 @@ def _row(task: Task, answer, tiles: int, seconds: float) -> dict:
 
 
 def left_over(tasks: Sequence[Task], out: Path) -> list[Task]:
-    """Tasks without a finished part; those that failed are tried anew, those that cannot be read are not."""
-    return [task for task in dict.fromkeys(tasks) if _status(out, task) in (None, FAILED_STATUS)]
+    """Tasks without a finished part; those that failed or could not be read are tried anew: somebody may have seen to
+    them."""
+    return [task for task in dict.fromkeys(tasks) if _status(out, task) != DONE]
 
 
 def _status(out: Path, task: Task) -> str | None:
@@ -190,7 +205,7 @@ def run_batch(
     tasks: those that are left, as `left_over` tells; where there are none, nothing is started. make: gives a worker's
     copilot; it is sent to the workers. workers: how many at once, each with a core of its own. address: of a Ray
     cluster, whose machines must see the same paths; None: on this machine alone. Raises InputError where no cluster
-    answers.
+    answers, SlidekickError where the run cannot go on; what is done is kept.
     """
     if not tasks:
         return
@@ -210,7 +225,13 @@ def run_batch(
             num_cpus=1,
         )
         for row in done.iter_batches(batch_size=1, batch_format="pandas", prefetch_batches=0):
-            yield row.iloc[0].to_dict()
+            told = row.iloc[0].to_dict()
+            if told["status"] == STOPPED:
+                raise SlidekickError(told["error"])
+            yield told
+    except ray.exceptions.RayError as error:
+        reason = str(error).splitlines()[0]
+        raise SlidekickError(f"workers were lost ({reason}); run the same again, what is done is kept") from error
     finally:
         ray.shutdown()
 
@@ -221,6 +242,7 @@ def _started(workers: int, address: str | None):
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is lost is told in a line of ours
     import ray
 
     settings = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}
@@ -234,7 +256,8 @@ def _started(workers: int, address: str | None):
             raise InputError(f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0][:100]})") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context.max_consecutive_actor_init_deaths = RETRIES
+    logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     return ray
 
 

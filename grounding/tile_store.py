@@ -109,7 +109,7 @@ class TileLog:
     """A file to which one worker adds what it saw, tile by tile."""
 
     def __init__(self, folder: Path, question: dict) -> None:
-        """Begin a new log beside those in `folder`, bound to a `question` (JSON-ready)."""
+        """Begin a new log beside those in `folder`, bound to a `question` (JSON-ready). Raises OutputError."""
         self._folder, number = folder, 0
         while True:
             try:
@@ -117,6 +117,8 @@ class TileLog:
                 break
             except FileExistsError:
                 number += 1
+            except OSError as error:
+                raise _unwritten(folder, error) from error
         self._add(_HEADER, json.dumps(question, sort_keys=True).encode())
 
     def add(self, tile: int, seen: Seen) -> None:
@@ -136,10 +138,7 @@ class TileLog:
             while record:
                 record = record[os.write(self._file, record) :]
         except OSError as error:
-            reason = (error.strerror or type(error).__name__).lower()
-            raise OutputError(
-                f"{self._folder}: cannot write ({reason}); make room and run the same again, what was seen is kept"
-            ) from error
+            raise _unwritten(self._folder, error) from error
 
 
 class TileStore:
@@ -158,7 +157,11 @@ class TileStore:
         self.strangers: list[Path] = []
         said = json.dumps(question, sort_keys=True).encode()
         for path in sorted(folder.glob("*.log")):
-            self._files.append(os.open(path, os.O_RDONLY))
+            try:
+                self._files.append(os.open(path, os.O_RDONLY))
+            except OSError:  # no right to read it: its tiles are looked at anew
+                self.strangers.append(path)
+                continue
             if not self._take(len(self._files) - 1, said):
                 self.strangers.append(path)
         rows, columns = (np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in (TILE // MASK_STRIDE,) * 2)
@@ -224,6 +227,11 @@ class TileStore:
                     self._where[tile, concept] = file, offset + at + _SEEN.size, length
                     at += _SEEN.size + length
         return ours
+
+
+def _unwritten(folder: Path, error: OSError) -> OutputError:
+    reason = (error.strerror or type(error).__name__).lower()
+    return OutputError(f"{folder}: cannot write ({reason}); mend that and run the same again, what was seen is kept")
 
 
 def _records(file: int) -> Iterable[tuple[int, int, bytes]]:

@@ -9,9 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -20,11 +17,9 @@ from pathlib import Path
 
 import numpy as np
 
-from slidekick.apps.serving.running import address_of, taken
+from slidekick.apps.bench.servers import QUESTIONS, message, running
 
-QUESTIONS = ("How many nuclei are there?", "Is there a gland?", "What does this picture show?")
 PICTURES, SIDE = 24, 192  # px
-PORTS = range(8479, 8579)  # of which the first free one is taken
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,12 +63,7 @@ def alone(folder: Path, names: Sequence[str]) -> dict[tuple[str, str], str]:
 
 def loaded(folder: Path, wanted: dict[tuple[str, str], str], clients: int, seconds: float) -> dict:
     """Figures of a server that clients ask for some time."""
-    with taken("127.0.0.1", PORTS) as place:
-        address, port = address_of(place), place.getsockname()[1]
-    command = [sys.executable, "-m", "slidekick.apps.cli", "serve", "--folder", str(folder), "--port", str(port)]
-    server = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        _wait(address)
+    with running("serve", "--folder", folder) as (address, server):
         tallies = [Tally() for _ in range(clients)]
         until = time.monotonic() + seconds
         threads = [
@@ -88,9 +78,6 @@ def loaded(folder: Path, wanted: dict[tuple[str, str], str], clients: int, secon
             time.sleep(min(5.0, seconds / 20))
         for thread in threads:
             thread.join()
-    finally:
-        server.send_signal(signal.SIGTERM)
-        server.wait(60)
     return _summed(tallies, memory, seconds) | {"clients": clients, "minutes": round(seconds / 60, 1)}
 
 
@@ -111,11 +98,9 @@ def _asking(
     with httpx.Client(base_url=address, timeout=300) as client:
         while time.monotonic() < until:
             name, words = keys[rng.integers(len(keys))]
-            content = [{"type": "slide", "slide": {"name": f"{folder}/{name}"}}, {"type": "text", "text": words}]
             begun = time.monotonic()
             while True:
-                message = {"model": "mini", "messages": [{"role": "user", "content": content}]}
-                reply = client.post("/v1/chat/completions", json=message)
+                reply = client.post("/v1/chat/completions", json=message(folder, name, words))
                 if reply.status_code != 429:
                     break
                 tally.again += 1
@@ -143,19 +128,6 @@ def _summed(tallies: Sequence[Tally], memory: Sequence[float], seconds: float) -
         "memory at most, MB": round(max(memory)),
         "memory grown over the last two thirds, MB": round(float(slope), 1),
     }
-
-
-def _wait(address: str) -> None:
-    import httpx
-
-    for _ in range(240):
-        try:
-            if httpx.get(f"{address}healthz").status_code == 200:
-                return
-        except httpx.TransportError:
-            pass
-        time.sleep(0.5)
-    raise TimeoutError("the server did not begin within two minutes")
 
 
 def _resident_mb(process: int) -> float:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from slidekick.copilot.batch import FAILED, PARTS, SlideWorker, Task, collect, left_over, read_table, run_batch
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, SlidekickError
 
 pytest.importorskip("ray")
 
@@ -72,7 +72,7 @@ def test_a_worker_answers_everything_of_a_slide(tmp_path):
     assert json.loads(rows[0]["answer"])["notice"].startswith("Research use only")
 
 
-def test_what_cannot_be_read_is_a_row_of_the_failures_and_is_not_tried_again(tmp_path):
+def test_what_cannot_be_read_is_a_row_of_the_failures_and_is_tried_by_the_next_run(tmp_path):
     worker = SlideWorker(copilots(tmp_path), str(tmp_path))
     tasks = [
         Task(str(tmp_path / "missing.svs"), ("Is there tumour?",)),
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_a_row_of_the_failures_and_is_not_tried_again(tmp
     assert len(lines) == 3
     assert "no such file" in lines[1]
     assert "RuntimeError: no such layer" in lines[2]
-    assert left_over(tasks, tmp_path) == tasks[1:]
+    assert left_over(tasks, tmp_path) == tasks
 
 
 def test_two_workers_one_of_which_is_killed_lose_nothing(tmp_path):
@@ -124,6 +124,20 @@ def test_kills_of_earlier_runs_are_no_deaths_of_this(tmp_path):
     for name, status in (("earlier", "done"), ("this", "failed")):
         (tmp_path / PARTS / f"{task.key}.begun").write_text(json.dumps({"run": name, "times": 3}))
         assert SlideWorker(copilots(tmp_path), str(tmp_path), name="this")(row)["status"] == status
+
+
+def test_a_run_that_cannot_go_on_ends_with_one_line_and_keeps_what_is_done(tmp_path):
+    def no_copilot():
+        raise InputError("weights/mini: no such folder")
+
+    task = Task(str(picture(tmp_path / "a.png")), ("Is there tumour?",))
+    with pytest.raises(SlidekickError, match="weights/mini: no such folder"):
+        list(run_batch([task], no_copilot, tmp_path / "out"))
+    blocked = tmp_path / "blocked"
+    (blocked / PARTS / f"{task.key}.json").mkdir(parents=True)
+    with pytest.raises(SlidekickError, match="cannot write"):
+        list(run_batch([task], copilots(tmp_path), blocked))
+    assert left_over([task], tmp_path / "out") == [task]
 
 
 def test_a_table_gives_tasks(tmp_path):

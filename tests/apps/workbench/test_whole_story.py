@@ -5,12 +5,7 @@ import io
 import json
 import re
 import signal
-import subprocess
-import sys
-import time
-from contextlib import contextmanager
 
-import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,6 +15,7 @@ pytest.importorskip("playwright.sync_api")
 
 from browsing import ask, loaded, on_screen, press, settled
 
+from slidekick.apps.bench.servers import running
 from slidekick.apps.serving.running import taken
 
 MODEL_MS = 300_000  # of mini on a busy machine
@@ -34,26 +30,9 @@ LARGEST = """() => { const boxes = slidekick.overlay.concepts[0].shapes.boxes, a
   return [(one[0] + one[2]) / 2, (one[1] + one[3]) / 2]; }"""
 
 
-@contextmanager
 def chatting(port, sessions):
     """`slidekick chat` in a process of its own, which is killed at the end as `kill -9` does it."""
-    command = [sys.executable, "-m", "slidekick.apps.cli", "chat", "--no-browser"]
-    running = subprocess.Popen([*command, "--port", str(port), "--sessions", str(sessions)], stderr=subprocess.PIPE)
-    try:
-        until = time.monotonic() + MODEL_MS / 1000
-        while True:
-            try:
-                if httpx.get(f"http://127.0.0.1:{port}/healthz").status_code == 200:
-                    break
-            except httpx.TransportError:
-                pass
-            assert running.poll() is None, running.stderr.read().decode()
-            assert time.monotonic() < until
-            time.sleep(0.3)
-        yield
-    finally:
-        running.send_signal(signal.SIGKILL)
-        running.communicate()
+    return running("chat", "--no-browser", "--sessions", sessions, port=port, end=signal.SIGKILL)
 
 
 def seen(page):
