@@ -18,6 +18,7 @@ from slidekick.data.errors import InputError
 from slidekick.data.readers.header import Header
 
 READ_LIMIT_PX = 50_000_000  # in one read: 150 MB of RGB, about the memory that a few copies of it can stand
+STRIP_PX = 10_000_000  # of a level, read at once for a thumbnail: 30 MB, and tiles are cut through seldom
 MOST_ENLARGED = 4  # times: a 10x scan may be shown to a model made for 40x; beyond that it is invention
 NO_COARSER = 1.005  # a level this much coarser than asked for is taken as the level asked for (0.5 vs 0.4990 µm)
 
@@ -108,12 +109,25 @@ class Slide:
         return self.levels[0].width, self.levels[0].height
 
     def thumbnail(self, max_px: int) -> np.ndarray:
-        """The whole slide, uint8 (H, W, 3) RGB, longest side at most `max_px`; never enlarged."""
+        """The whole slide, uint8 (H, W, 3) RGB, longest side at most `max_px`; never enlarged.
+
+        A large level is read strip by strip, so that memory does not grow with it.
+        """
         if max_px < 1:
             raise InputError(f"{self.source}: a thumbnail of {max_px} pixels; give 1 or more")
         width, height = self.dimensions
         scale = max(1.0, max(width, height) / max_px)
-        return self._scaled(Region(0, 0, width, height), (scale, scale))
+        across, down = max(1, round(width / scale)), max(1, round(height / scale))
+        level = self.levels[self._level_for(scale)]
+        rows = max(1, int(down * STRIP_PX / (level.width * level.height)))  # of the thumbnail, at once
+        if rows >= down:
+            return self._scaled(Region(0, 0, width, height), (scale, scale))
+        ends = [*range(0, down, rows), down]
+        tops = [round(row * height / down) for row in ends]
+        strips = zip(ends, ends[1:], tops, tops[1:], strict=False)
+        return np.concatenate(
+            [self.read(Region(0, top, width, below - top), (across, end - row)) for row, end, top, below in strips]
+        )
 
     def roi(self, region: Region) -> Roi:
         """The pixels of `region` at its scale.

@@ -23,12 +23,9 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from slidekick.data.errors import InputError, OutputError, SlidekickError
 from slidekick.data.files import content_key
-from slidekick.data.slide import READ_LIMIT_PX, Region, Slide, open_slide
-from slidekick.data.tissue import TissueMask, tissue_mask
+from slidekick.data.slide import Slide, open_slide
 from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork
 from slidekick.grounding.segmentor import Segmentor
 from slidekick.grounding.tile_store import SlideTiling, TileLog, TileStore
@@ -55,36 +52,6 @@ class Look:
     def store(self) -> TileStore:
         """What was seen so far."""
         return TileStore(self.folder, self.question, self.tiling, len(self.concepts))
-
-
-def tissue_of(slide: Slide) -> TissueMask:
-    """The tissue of a slide, also of one whose coarsest level is more than one read allows."""
-    coarsest = slide.levels[-1]
-    return tissue_mask(_InStrips(slide) if coarsest.width * coarsest.height > READ_LIMIT_PX else slide)
-
-
-class _InStrips:
-    """A slide, for `tissue_mask`, whose thumbnail is read strip by strip."""
-
-    def __init__(self, slide: Slide) -> None:
-        self._slide = slide
-        self.mpp, self.dimensions, self.header = slide.mpp, slide.dimensions, slide.header
-
-    def thumbnail(self, max_px: int) -> np.ndarray:
-        """As of a slide."""
-        width, height = self.dimensions
-        scale = max(1.0, max(width, height) / max_px)
-        across, down = max(1, round(width / scale)), max(1, round(height / scale))
-        ends = [round(row * height / down) for row in range(down + 1)]
-        at_once = max(1, int(READ_LIMIT_PX / width / scale / 2))
-        strips = [
-            self._slide.read(
-                Region(0, ends[row], width, ends[min(row + at_once, down)] - ends[row]),
-                (across, min(at_once, down - row)),
-            )
-            for row in range(0, down, at_once)
-        ]
-        return np.concatenate(strips)
 
 
 @contextlib.contextmanager

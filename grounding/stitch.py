@@ -23,7 +23,7 @@ from scipy import ndimage
 from slidekick.data.errors import InputError
 from slidekick.data.files import check_writable, stream_atomic, write_atomic
 from slidekick.data.slide import Region, Slide
-from slidekick.data.tissue import TissueMask
+from slidekick.data.tissue import TissueMask, tissue_mask
 from slidekick.grounding.components import Borders, Chunk, Scan
 from slidekick.grounding.export import (
     BETWEEN,
@@ -37,7 +37,7 @@ from slidekick.grounding.export import (
 )
 from slidekick.grounding.instances import grow_components
 from slidekick.grounding.label_pyramid import LabelCanvas
-from slidekick.grounding.looking import Look, Progress, kept_looks, look_at_all, tissue_of
+from slidekick.grounding.looking import Look, Progress, kept_looks, look_at_all
 from slidekick.grounding.outline import Polygon, trace
 from slidekick.grounding.palette import concept_colours
 from slidekick.grounding.segmentor import Segmentor, sigmoid, zoom_for
@@ -147,7 +147,7 @@ def segment_slide(
         raise InputError(f"{segmentor.weights}: knows no words, and a whole slide is looked at by words; give another")
     out, stem = check_writable(out), Path(slide.source).stem
     meant = [segmentor.vocabulary.find(words) for words in concepts]
-    tissue = tissue_of(slide)
+    tissue = tissue_mask(slide)
     with kept_looks(out / f"{stem}.tiles", _looks(slide, segmentor, meant, tissue), slide, segmentor, tell) as looks:
         look_at_all(looks, slide, segmentor, workers, load, progress, tell)
         stores = {concept.name: (look, index) for look in looks for index, concept in enumerate(look.concepts)}

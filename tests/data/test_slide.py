@@ -1,3 +1,5 @@
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -99,6 +101,24 @@ def test_a_thumbnail_keeps_to_its_limit_and_the_shape(pyramid, limit):
         height, width = slide.thumbnail(limit).shape[:2]
     assert max(width, height) == min(limit, 720)
     assert abs(height - width * 500 / 720) <= 1
+
+
+@given(limit=st.integers(1, 1000), strip=st.integers(1, 10**6))
+@settings(deadline=None, max_examples=25)
+def test_a_thumbnail_read_in_strips_is_the_one_read_at_once(pyramid, limit, strip):
+    with open_slide(pyramid) as slide:
+        whole = slide.thumbnail(limit)
+        with mock.patch.object(slide_module, "STRIP_PX", strip):
+            in_strips = slide.thumbnail(limit)
+    assert in_strips.shape == whole.shape
+    assert np.abs(in_strips.astype(int) - whole).mean() < 3
+
+
+def test_a_thumbnail_of_a_level_larger_than_one_read_is_made_too(pyramid, monkeypatch):
+    monkeypatch.setattr(slide_module, "READ_LIMIT_PX", 100_000)
+    monkeypatch.setattr(slide_module, "STRIP_PX", 50_000)
+    with open_slide(pyramid) as slide:
+        assert slide.thumbnail(400).shape == (278, 400, 3)
 
 
 def test_identifiers_in_a_slide_reach_no_error(make_pyramid):

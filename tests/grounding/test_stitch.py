@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from scipy import ndimage
 
 from slidekick.data.errors import InputError, OutputError, SlidekickError
 from slidekick.data.slide import open_slide
-from slidekick.grounding import looking, segment_slide
+from slidekick.grounding import segment_slide
 from slidekick.grounding.geojson import read_geojson
 from slidekick.grounding.instances import grow_instances, refine
 from slidekick.grounding.looking import kept_looks
@@ -296,19 +295,6 @@ def test_two_runs_at_once_in_one_folder_are_refused(slide_file, tmp_path):
 def test_questions_that_cannot_be_meant_are_refused(slide_file, tmp_path, concepts, more, told):
     with pytest.raises(InputError, match=told):
         segment(slide_file, tmp_path, concepts, **more)
-
-
-@settings(deadline=None, max_examples=10)
-@given(st.integers(20, 900), st.integers(20, 900), st.integers(20_000, 10**6))
-def test_tissue_is_seen_alike_where_one_read_is_not_enough(tmp_path_factory, width, height, limit):
-    path = tmp_path_factory.mktemp("flat") / "flat.png"
-    Image.fromarray(tissue(width, height, 3, 9)).save(path)
-    with open_slide(path, 4.0) as slide:
-        wanted = looking.tissue_of(slide)
-        with mock.patch.object(looking, "READ_LIMIT_PX", limit):
-            found = looking.tissue_of(slide)
-    assert found.scale == wanted.scale
-    assert (found.mask != wanted.mask).mean() < 0.02
 
 
 def test_a_slide_without_scale_names_the_mend(tmp_path):
