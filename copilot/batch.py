@@ -242,7 +242,6 @@ def _started(workers: int, address: str | None):
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_DATA_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # what is lost is told in a line of ours
     import ray
 
     settings = {"logging_level": logging.ERROR, "log_to_driver": False, "ignore_reinit_error": True}

@@ -28,7 +28,7 @@ from slidekick.apps.bench.disturbing import TASKS, Ended, Whole, prepared, run, 
 ENDS_S = 120.0  # after a mishap, on a busy machine
 # Root may write everywhere, but without these capabilities (setpriv is util-linux's).
 AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
-AHEAD_BYTES = 100_000_000  # of address space that a command still gets where memory runs out
+AHEAD_BYTES = 300_000_000  # of address space that a command still gets where memory runs out
 # Put before all modules of a process: after so many seconds its clock is a day behind.
 CLOCK = """
 import os, time

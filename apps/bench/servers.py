@@ -67,20 +67,28 @@ def message(folder: str, name: str, question: str) -> dict:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Ask and keep; 0 where all was answered."""
+    """Ask and keep; 0 where all was answered, 2 where the server is lost or an answer cannot be kept."""
     import httpx
 
+    from slidekick.data.errors import SlidekickError
     from slidekick.data.files import write_atomic
 
     folder, out = map(Path, sys.argv[1:] if arguments is None else arguments)
-    with running("serve", "--folder", folder) as (address, _), httpx.Client(base_url=address, timeout=300) as client:
-        for picture in sorted(folder.glob("*.png")):
-            for number, question in enumerate(QUESTIONS):
-                if (file := out / f"{picture.stem}-{number}.json").is_file():
-                    continue
-                reply = client.post("/v1/chat/completions", json=message(folder.name, picture.name, question))
-                reply.raise_for_status()
-                write_atomic(file, json.dumps(reply.json()["choices"], indent=1))
+    try:
+        with (
+            running("serve", "--folder", folder) as (address, _),
+            httpx.Client(base_url=address, timeout=300) as client,
+        ):
+            for picture in sorted(folder.glob("*.png")):
+                for number, question in enumerate(QUESTIONS):
+                    if (file := out / f"{picture.stem}-{number}.json").is_file():
+                        continue
+                    reply = client.post("/v1/chat/completions", json=message(folder.name, picture.name, question))
+                    reply.raise_for_status()
+                    write_atomic(file, json.dumps(reply.json()["choices"], indent=1))
+    except (SlidekickError, httpx.HTTPError, RuntimeError) as error:
+        print(f"slidekick: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -143,10 +143,17 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
         experts = train_experts(path, args.data, folder, resume=True, add=add)
         grpo.copy_base(start, model)
         shutil.copytree(experts, model / "experts", dirs_exist_ok=True)
+        if (start / "experts").is_dir() and _rank(start) != _rank(model):
+            shutil.rmtree(model / "slides", ignore_errors=True)  # their expert is of the start's rank
     clock, own = (now - then for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True))
     minutes = {"clock": round(clock / 60, 1), "processors": round(own / 60, 1)}
     write_atomic(folder / DONE, json.dumps(minutes | resumed))
     return model
+
+
+def _rank(model: Path) -> int:
+    """Of a model's experts."""
+    return json.loads((model / "experts" / "experts.json").read_text(encoding="utf-8"))["rank"]
 
 
 def changed(config: dict, arm: Arm, seed: int, start: Path) -> dict:
