@@ -22,7 +22,7 @@ from slidekick.data.errors import OutputError
 from slidekick.data.files import cache_dir, check_writable, write_atomic
 from slidekick.grounding.sizes import SegmentorConfig
 
-GRAPHS = 3  # version of the graphs; a change of `_graphs` raises it
+GRAPHS = 4  # version of the graphs; a change of `_graphs` raises it
 # OpenVINO pins threads by default, those of every process to the same cores: two workers then share one.
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
 

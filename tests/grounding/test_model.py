@@ -207,7 +207,8 @@ def test_gradients_reach_every_parameter_that_is_in_use(small_model, phrases):
     again, _ = small_model.decode(features, rows, *clicks, masks[:, 0])
     (masks.square().mean() + again.square().mean() + present.square().mean()).backward()
     dry = {name for name, p in small_model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0}
-    assert {name for name in dry if not name.startswith("mask_decoder.iou_prediction_head")} == set()
+    unused = ("mask_decoder.iou_prediction_head.", "token_to_image.k_proj.bias")  # the bias moves all cells alike
+    assert {name for name in dry if not any(part in name for part in unused)} == set()
 
 
 def test_presence_does_not_bend_the_drawing(small_model, phrases):
