@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slidekick.apps.ask import as_text as answer_text
 from slidekick.apps.ask import surveyed, write_answer
-from slidekick.apps.loading import add_model, load_copilot, tell
+from slidekick.apps.loading import add_model, load_copilot, state_scale, tell
 from slidekick.apps.options import add_results
 from slidekick.copilot.answer import check_question
 from slidekick.data.files import check_writable, write_atomic
@@ -22,6 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments of `slidekick case`."""
     parser.add_argument("slides", metavar="SLIDE", nargs="+", type=Path, help="the slides of one patient")
     parser.add_argument("--ask", required=True, metavar="QUESTION", help='such as "Is there tumour?"')
+    parser.add_argument("--mpp", type=float, metavar="UM", help="µm per pixel of slides whose files do not say")
     add_model(parser)
     add_results(parser, "case.json and a folder for each slide")
 
@@ -35,6 +36,8 @@ def run(args: argparse.Namespace) -> int:
 
     with ExitStack() as opened:
         slides = [opened.enter_context(open_slide(path)) for path in args.slides]
+        for slide in slides:
+            state_scale(slide, args.mpp)
         copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
         from slidekick.copilot.case import ask_case
 

@@ -19,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--port", type=int, help="default: the first free one from 7860")
     parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1, this machine only")
+    parser.add_argument("--no-keys", action="store_true", help="let others in, who see the opened folders")
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     parser.add_argument("--sessions", type=Path, metavar="DIR", help="where sessions are kept (the user's data folder)")
     add_model(parser)
@@ -30,12 +31,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         from slidekick.apps.serving.folders import Folders
         from slidekick.apps.serving.guard import Keys
-        from slidekick.apps.serving.running import address_of, hosts_of, serve, taken
+        from slidekick.apps.serving.running import address_of, check_open, hosts_of, serve, taken
         from slidekick.apps.serving.server import Server, Settings
         from slidekick.apps.workbench.app import MAX_UPLOAD, build_workbench
         from slidekick.apps.workbench.store import Store, default_root
     except ImportError as error:
         raise InputError(f"{error.name} is not installed; pip install 'slidekick[chat]' brings it") from error
+    check_open(args.host, "", args.no_keys)
     folders, store = Folders(args.folder or ()), Store(args.sessions or default_root())
     ports = PORTS if args.port is None else range(args.port, args.port + 1)
     with taken(args.host, ports) as place:

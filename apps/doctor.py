@@ -21,7 +21,8 @@ IMPORTED = (
     "numpy", "PIL", "openslide", "onnxruntime", "openvino", "torch", "torchvision", "transformers", "peft",
     "segment_anything",
 )  # fmt: skip
-OPTIONAL = {"trl": "train", "gradio": "chat", "openai": "endpoint"}  # package -> the extra that brings it
+# package -> the extra that brings it
+OPTIONAL = {"trl": "train", "gradio": "chat", "fastapi": "serve", "openai": "endpoint", "ray": "batch", "zarr": "zarr"}
 SUMS = "SHA256SUMS"  # in a folder of weights, as coreutils' sha256sum writes it
 BASE_NEEDS_GB = 1.2  # base weights of mini as fetched, converted and compiled take 0.9 GB
 

@@ -86,9 +86,7 @@ def _add_experts(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
-    place = parser.add_mutually_exclusive_group(required=True)
-    place.add_argument("data", nargs="?", type=Path, metavar="DATA", help="folder of sets, one set, or a file of items")
-    place.add_argument("--items", type=Path, metavar="DATA", help="the same, by name")
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder of sets, one set, or a file of items")
     parser.add_argument("--split", default="test", choices=("train", "val", "test"), help="which items (default: test)")
     parser.add_argument("--set", action="append", dest="sets", metavar="NAME", help="only this set; may be repeated")
 
@@ -104,7 +102,8 @@ def run(args: argparse.Namespace) -> int:
         return _compare(args)
     if args.what == "slides":
         return evaluate_slides.run(args)
-    args.data = args.items or args.data
+    if getattr(args, "limit", None) is not None and args.limit < 1:
+        raise InputError(f"--limit {args.limit} leaves nothing to ask; give 1 or more")
     if args.what == "experts":
         return _experts(args)
     if args.out:
@@ -124,8 +123,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _generalist(args: argparse.Namespace) -> tuple[dict, list[dict]]:
     _check_installed(*["sklearn"] * (args.what == "classify"), *["matplotlib"] * bool(args.out))
-    if args.limit is not None and args.limit < 1:
-        raise InputError(f"--limit {args.limit} leaves nothing to ask; give 1 or more")
     if not 0 <= getattr(args, "risk", 0) < 1:
         raise InputError(f"--risk {args.risk} is no share; give a number from 0 to below 1, such as 0.1")
     copilot = load_copilot(args.model, args.segmentor, extended=False, runtime=args.runtime)
@@ -153,11 +150,11 @@ def _generalist(args: argparse.Namespace) -> tuple[dict, list[dict]]:
 
 def _calibrate(args: argparse.Namespace, copilot, plan, journal: Path | None) -> None:
     """Fit on val, keep it in the model's folder, and go on with it."""
-    from slidekick.copilot.mini import TOWER, WEIGHTS
+    from slidekick.copilot.mini import TOWER, folder_of
     from slidekick.copilot.sight import Sight
     from slidekick.rl.evaluation.run import calibrate, fit_sight
 
-    folder = WEIGHTS if args.model == "mini" else Path(args.model)
+    folder = folder_of(args.model)
     if not folder.is_dir():
         raise InputError(f"{args.model}: a confidence is kept in the model's folder; give a model that lies in one")
     check_writable(folder)
@@ -251,6 +248,7 @@ def _grounding(args: argparse.Namespace) -> tuple[dict, list[dict]]:
     from slidekick.grounding.evaluate import evaluate_grounding
     from slidekick.grounding.segmentor import WEIGHTS
 
+    _check_installed(*["matplotlib"] * bool(args.out))
     segmentor = Segmentor.from_pretrained(args.model)
     items = load_items(args.data, args.sets, args.split)
     if not items:
@@ -259,7 +257,7 @@ def _grounding(args: argparse.Namespace) -> tuple[dict, list[dict]]:
     if args.unets:
         peers = _peers(args, segmentor, items)
         source = f"run from {args.unets.name}"
-    elif (WEIGHTS / RECORDED).is_file():
+    elif args.split == "test" and (WEIGHTS / RECORDED).is_file():
         peers = json.loads((WEIGHTS / RECORDED).read_text())
         source = "as recorded on the test split of the training sets"
     result = evaluate_grounding(segmentor, items, clicks=args.clicks, peers=peers)

@@ -9,6 +9,7 @@ import argparse
 import json
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from slidekick.apps.loading import add_model, load_copilot
@@ -40,6 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.ask < 0:
         raise InputError(f"--ask {args.ask}: give 0 or more questions")
+    if args.train and find_spec("sklearn") is None:
+        raise InputError("sklearn is not installed; pip install 'slidekick[train]' brings it")
     if args.out:
         check_writable(args.out)
     from slidekick.rl.evaluation.slides import SCHEMA, composed_rows, judge_slides, slide_figures

@@ -144,10 +144,8 @@ def named(asks: list[Ask], given: bool, vocabulary) -> tuple[list[Ask], list[str
     """The same looks with each concept once, whatever the words for it; and a line for each class of a file that the
     vocabulary does not know: what lies there is outlined without a name.
 
-    given: the words are the user's own, which are never dropped. vocabulary: where None, words are left as they are.
+    given: the words are the user's own, which are never dropped.
     """
-    if vocabulary is None:
-        return asks, []
     if given:
         once: dict[str, str] = {}
         for words in asks[0].concepts:
@@ -179,9 +177,9 @@ def idle_clicks(asks: list[Ask]) -> list[str]:
     return [f"clicks that lie in no box are not used, here {idle}; give them in a run without boxes"] if idle else []
 
 
-def scale_warnings(concepts: list[str], vocabulary, mpp: tuple[float, float] | None) -> list[str]:
+def scale_warnings(concepts: list[str], vocabulary, mpp: tuple[float, float] | None, whole: bool = False) -> list[str]:
     """A line for each range of scales that `mpp` (x, y; µm per pixel) is outside of, with the concepts taught there."""
-    if vocabulary is None or mpp is None:
+    if mpp is None:
         return []
     own = math.sqrt(mpp[0] * mpp[1])
     outside: dict[tuple[float, float], list[str]] = {}
@@ -194,9 +192,10 @@ def scale_warnings(concepts: list[str], vocabulary, mpp: tuple[float, float] | N
         more = f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else ""
         told = ", ".join(names[:NAMES_SHOWN]) + more
         mend = f"--mpp {coarsest:g} or less" if own > coarsest else f"--mpp {finest:g} or more"
+        reading = "" if whole else f"read the slide at {mend}, or "  # a whole slide is read at the concepts' own scale
         lines.append(
             f"{own:.3g} µm per pixel is outside {finest:g} to {coarsest:g}, where {told} can be told; "
-            f"read the slide at {mend}, or correct its scale"
+            f"{reading}correct its scale"
         )
     return lines
 

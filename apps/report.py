@@ -94,8 +94,11 @@ def _case(args: argparse.Namespace) -> int:
     """The same for several slides of a patient."""
     if args.region is not None:
         raise InputError(f"--region is of one picture, and {len(args.image)} are given; name one, or leave it out")
-    if args.form != "general" or args.shapes:
-        raise InputError(f"--form and --shapes are for one picture, and {len(args.image)} are given; name one")
+    for name in ("shapes", "organ", "specimen", "clinical", "checklist", "tumour"):
+        if getattr(args, name):
+            raise InputError(f"--{name} is for one picture, and {len(args.image)} are given; name one, or leave it out")
+    if args.form != "general":
+        raise InputError(f"--form is for one picture, and {len(args.image)} are given; name one, or leave it out")
     from slidekick.data.slide import open_slide
 
     with ExitStack() as opened:

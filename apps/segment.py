@@ -8,7 +8,6 @@ whole slide (`loading.is_slide`) is looked at tile by tile: see `segment_slide.p
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import sys
 from dataclasses import asdict
@@ -48,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     from slidekick.grounding.specialists import with_specialists
 
     segmentor = with_specialists(Segmentor.from_pretrained(args.weights))
-    vocabulary = getattr(segmentor, "vocabulary", None)
+    vocabulary = segmentor.vocabulary
     asks, warnings = named(asks, bool(args.concept), vocabulary)
     findings = [
         finding
@@ -112,19 +111,16 @@ def as_text(facts: dict) -> str:
 
 def write_results(folder: Path, roi, findings: list, zarr: bool = False) -> dict[str, Path]:
     """Write the files into `folder`; what each is -> its path. Those that can fail for what they hold come first."""
-    from PIL import Image
-
+    from slidekick.apps.ask import overlay_png
     from slidekick.grounding.export import label_png, to_rle, unique_slugs, write_geojson
     from slidekick.grounding.ome_zarr import write_ome_zarr
-    from slidekick.grounding.overlay import draw_overlay
 
     stem = Path(roi.source).stem
-    overlay = io.BytesIO()
-    Image.fromarray(draw_overlay(roi.pixels, findings, roi.mpp)).save(overlay, format="PNG")
+    overlay = overlay_png(roi, findings)
     found = [finding for finding in findings if finding.found]
     masks = {finding.concept: to_rle(finding.mask) for finding in found}
     contents = {
-        "overlay": (f"{stem}.overlay.png", overlay.getvalue()),
+        "overlay": (f"{stem}.overlay.png", overlay),
         "masks": (f"{stem}.masks.json", json.dumps(masks, indent=1)),
     }
     for finding, slug in zip(found, unique_slugs(finding.concept for finding in found), strict=True):

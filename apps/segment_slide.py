@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
                 )
         warnings += unknown_lines([(words, match.concept, match.nearest) for words, match in matches.items()])
         known = {match.concept.name: words for words, match in reversed(matches.items()) if match.concept}
-        warnings += scale_warnings(list(known), vocabulary, slide.mpp)
+        warnings += scale_warnings(list(known), vocabulary, slide.mpp, whole=True)
         for line in warnings:
             _tell(line)
         words = [words for words, match in matches.items() if not match.concept or known[match.concept.name] == words]

@@ -32,12 +32,11 @@ def run(args: argparse.Namespace) -> int:
         from slidekick.apps.serving.app import build
         from slidekick.apps.serving.folders import Folders
         from slidekick.apps.serving.guard import Keys
-        from slidekick.apps.serving.running import HERE, address_of, hosts_of, serve, taken
+        from slidekick.apps.serving.running import address_of, check_open, hosts_of, serve, taken
         from slidekick.apps.serving.server import Server, Settings
     except ImportError as error:
         raise InputError(f"{error.name} is not installed; pip install 'slidekick[serve]' brings it") from error
-    if args.host not in HERE and not args.keys and not args.no_keys:
-        raise InputError(f"--host {args.host} lets others in; give --keys FILE, or --no-keys to do without")
+    check_open(args.host, "--keys FILE, or ", bool(args.keys) or args.no_keys)
     keys = Keys.read(args.keys) if args.keys else Keys({})
     folders = Folders(args.folder or ())
     settings = Settings(args.rate, args.waiting, args.timeout, hosts=hosts_of(args.host, tuple(args.host_name or ())))

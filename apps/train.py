@@ -107,6 +107,7 @@ def run(args: argparse.Namespace) -> int:
 
 def train_segmentor(config: Path, data: Path, out: Path, resume: bool) -> dict:
     """Train, choose thresholds, write weights and card into `out`; the folder, the last loss and the test figures."""
+    _check_extra("matplotlib")  # for the pictures at its end
     from slidekick.grounding.train import train
 
     log = train(config, data, out, resume=resume)
@@ -169,8 +170,8 @@ def train_peer_mixture(config: Path, data: Path, out: Path, resume: bool, expert
     return _logged(train_xlora(config, data, out, experts, resume=resume), out)
 
 
-def _check_extra() -> None:
-    if missing := [name for name in SFT_NEEDS if find_spec(name) is None]:
+def _check_extra(*needs: str) -> None:
+    if missing := [name for name in needs or SFT_NEEDS if find_spec(name) is None]:
         raise InputError(f"{missing[0]} is not installed; pip install 'slidekick[train]' brings it")
 
 
@@ -181,6 +182,7 @@ def _logged(folder: Path, out: Path) -> dict:
 
 def describe_instructions(args: argparse.Namespace) -> int:
     """Write the data card of a configuration's instructions and print its headline."""
+    _check_extra()
     from transformers import AutoTokenizer
 
     from slidekick.copilot.base import base_folder

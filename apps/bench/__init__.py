@@ -73,7 +73,7 @@ def _measured(area: str, data: Path | None) -> dict | None:
     if area == "rollouts":
         command += ["--data", str(data)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
-    if done.returncode not in (0, 1):
+    if done.returncode not in (0, 1) or not done.stdout.strip():  # Python ends with 1 too where it falls over
         return None
     return json.loads(done.stdout)
 

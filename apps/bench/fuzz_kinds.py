@@ -310,6 +310,7 @@ def _write_requests(folder: Path) -> None:
     slide = {"type": "slide", "slide": {"name": f"{folder.name}/a.png", "region": [0, 0, 40, 30], "mpp": 0.5}}
     words = {"type": "text", "text": "Which organ is this?"}
     tool = {"type": "function", "function": {"name": "count", "arguments": '{"concept": "nucleus"}'}, "id": "c1"}
+    own = {"type": "function", "function": {"name": "count", "description": "Count.", "parameters": {"type": "object"}}}
     talk = [
         {"role": "user", "content": [picture, words]},
         {"role": "assistant", "content": None, "tool_calls": [tool]},
@@ -317,17 +318,26 @@ def _write_requests(folder: Path) -> None:
         {"role": "assistant", "content": "There is 1 nucleus."},
         {"role": "user", "content": "Which organ?"},
     ]
-    asked = {"model": "silent", "messages": [{"role": "user", "content": [slide, words]}], "stream": True, "n": 1,
+    asked = {"model": "silent", "messages": [{"role": "user", "content": [slide, words]}], "stream": False, "n": 1,
              "temperature": 0, "max_tokens": 40, "user": "me", "response_format": {"type": "text"}}  # fmt: skip
-    for name, body in (("chat-talk", {"model": "silent", "messages": talk}), ("chat-slide", asked)):
+    sought = {"image_url": {"url": url, "mpp": 0.5}, "concepts": ["nucleus"], "format": "geojson"}
+    bodies = {
+        "chat-talk": {"model": "silent", "messages": talk, "tools": [own]},
+        "chat-slide": asked,
+        "segment": sought,
+    }
+    for name, body in bodies.items():
         (folder / f"{name}.json").write_text(json.dumps(body))
-    (folder / "segment.json").write_text(json.dumps({"image": url, "concepts": ["nucleus"], "mpp": 0.5}))
+
+
+def answered(path: Path, folder: Path):
+    """What the server answers to a body."""
+    route = "/v1/segment" if path.name == "segment.json" else "/v1/chat/completions"
+    return _client(folder).post(route, content=path.read_bytes(), headers={"Content-Type": "application/json"})
 
 
 def _read_request(path: Path, folder: Path) -> None:
-    client = _client(folder)
-    route = "/v1/segment" if path.name == "segment.json" else "/v1/chat/completions"
-    reply = client.post(route, content=path.read_bytes(), headers={"Content-Type": "application/json"})
+    reply = answered(path, folder)
     if reply.status_code >= 500 or b"Traceback" in reply.content:
         raise RuntimeError(f"{reply.status_code}: {reply.text[:160]}")
 

@@ -15,9 +15,9 @@ import math
 import shutil
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -91,20 +91,20 @@ def experts(number: int, stack: ExitStack) -> Callable[[], object]:
     from safetensors.numpy import load_file, save_file
 
     from slidekick.copilot import Copilot
-    from slidekick.copilot.mini import EXPERTS, WEIGHTS
+    from slidekick.copilot.mini import ABOUT, EXPERTS, ROUTER, WEIGHTS
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory())) / "mini"
     shutil.copytree(WEIGHTS, folder)
-    card = json.loads((folder / EXPERTS / "experts.json").read_text(encoding="utf-8"))
+    card = json.loads((folder / EXPERTS / ABOUT).read_text(encoding="utf-8"))
     own, names = card["names"], [f"expert-{index}" for index in range(number)]
     for index, name in enumerate(names):
         shutil.copytree(WEIGHTS / EXPERTS / own[index % len(own)], folder / EXPERTS / name)
-    (folder / EXPERTS / "experts.json").write_text(json.dumps(card | {"names": names}), encoding="utf-8")
-    router = load_file(folder / EXPERTS / "router.safetensors")
+    (folder / EXPERTS / ABOUT).write_text(json.dumps(card | {"names": names}), encoding="utf-8")
+    router = load_file(folder / EXPERTS / ROUTER)
     for name, values in router.items():
         if values.shape[0] == len(own):  # of the last layer
             router[name] = np.ascontiguousarray(values[np.arange(number) % len(own)])
-    save_file(router, folder / EXPERTS / "router.safetensors")
+    save_file(router, folder / EXPERTS / ROUTER)
     return partial(_asked, Copilot.from_pretrained(str(folder)), QUESTIONS[:1])
 
 
@@ -120,11 +120,9 @@ def clients(number: int, stack: ExitStack) -> Callable[[], object]:
     address, _ = stack.enter_context(running("serve", "--folder", folder, "--waiting", str(2 * number)))
 
     def work() -> None:
-        threads = [threading.Thread(target=_client, args=(address, folder.name)) for _ in range(number)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(number) as pool:
+            for asked in [pool.submit(_client, address, folder.name) for _ in range(number)]:
+                asked.result()  # or what went wrong with it
 
     return work
 

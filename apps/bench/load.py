@@ -100,12 +100,15 @@ def _asking(
             name, words = keys[rng.integers(len(keys))]
             begun = time.monotonic()
             while True:
-                reply = client.post("/v1/chat/completions", json=message(folder, name, words))
-                if reply.status_code != 429:
+                try:
+                    reply = client.post("/v1/chat/completions", json=message(folder, name, words))
+                except httpx.HTTPError:
+                    reply = None
+                if reply is None or reply.status_code != 429:
                     break
                 tally.again += 1
                 time.sleep(float(reply.headers["Retry-After"]) * rng.uniform(0.5, 1.0))
-            if reply.status_code != 200:
+            if reply is None or reply.status_code != 200:
                 tally.lost += 1
                 continue
             tally.took.append(time.monotonic() - begun)

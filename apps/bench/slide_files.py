@@ -44,7 +44,6 @@ def write_slide(path: Path, side: int, plan: np.ndarray, picture: np.ndarray, mp
 
     from slidekick.data.files import named_atomic
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     painter = _Painter(plan, picture)
     about = f"Aperio Image Library, made to measure on\r\n{side}x{side}|AppMag = {round(10 / mpp)}|MPP = {mpp:.4f}"
     with named_atomic(path) as part, tifffile.TiffWriter(part, bigtiff=True) as writer:

@@ -15,7 +15,6 @@ from slidekick.apps.bench.peers import Peer, environment, last_line
 from slidekick.data.errors import SourceError
 
 PATIENCE_S = 1200.0  # for one measurement
-COMPARED = 50  # tiles whose mean is told
 
 OPENSLIDE = ("openslide-python==1.4.3", "openslide-bin==4.0.1.1")
 FASTSLIDE = Peer(

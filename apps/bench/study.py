@@ -153,7 +153,9 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
 
 def _rank(model: Path) -> int:
     """Of a model's experts."""
-    return json.loads((model / "experts" / "experts.json").read_text(encoding="utf-8"))["rank"]
+    from slidekick.copilot.mini import ABOUT, EXPERTS
+
+    return json.loads((model / EXPERTS / ABOUT).read_text(encoding="utf-8"))["rank"]
 
 
 def changed(config: dict, arm: Arm, seed: int, start: Path) -> dict:

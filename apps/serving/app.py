@@ -38,14 +38,14 @@ def build(server: Server) -> FastAPI:
     app.add_middleware(LimitedBodies, most=server.settings.body)
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(server.settings.hosts), www_redirect=False)
     app.add_middleware(Watched)
-    for kind in (Refusal, Busy, SlidekickError, RequestValidationError, HTTPException, Exception):
+    for kind in (Refusal, Busy, SlidekickError, RequestValidationError, HTTPException):
         app.add_exception_handler(kind, _told)
     return app
 
 
 class Watched:
-    """ASGI: asks for the key, holds the rate, adds headers, counts and times. A caller who left before the answer began
-    is counted as 499."""
+    """ASGI: asks for the key, holds the rate, adds headers, tells of what failed, counts and times. A caller who left
+    before the answer began is counted as 499."""
 
     def __init__(self, app) -> None:
         self.app = app
@@ -71,11 +71,26 @@ class Watched:
         except Refusal as refusal:
             await (await _told(request, refusal))(scope, receive, told)
         else:
-            await self.app(scope, receive, told)
+            await self._answered(request, receive, told)
         finally:
             route = getattr(scope.get("route"), "path", "unknown")
             server.metrics.requests.labels(route, str(status)).inc()
             server.metrics.seconds.labels(route).observe(time.perf_counter() - begun)
+
+    async def _answered(self, request: Request, receive, told) -> None:
+        begun = False
+
+        async def noted(message) -> None:
+            nonlocal begun
+            begun = True
+            await told(message)
+
+        try:
+            await self.app(request.scope, receive, noted)
+        except Exception as error:
+            if begun:  # too late for another answer
+                raise
+            await (await _told(request, error))(request.scope, receive, told)
 
 
 def _admitted(server: Server, request: Request) -> None:

@@ -11,6 +11,7 @@ import base64
 import binascii
 import tempfile
 import threading
+import weakref
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 from slidekick.apps.loading import is_slide, state_scale
 from slidekick.apps.serving.folders import Folders
 from slidekick.apps.serving.requests import ImageUrl, SlidePart
-from slidekick.apps.serving.slides import version
+from slidekick.apps.serving.slides import by_name, version
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.survey import Survey
 from slidekick.data.errors import InputError
@@ -34,7 +35,7 @@ class Eyes:
     def __init__(self, copilot: Copilot, folders: Folders) -> None:
         self.copilot, self.folders = copilot, folders
         self._surveys: OrderedDict[tuple, Survey] = OrderedDict()
-        self._lock = threading.Lock()
+        self._lock, self._making = threading.Lock(), threading.Lock()
 
     def look(self, picture: ImageUrl | SlidePart) -> Roi | Survey:
         """The picture's pixels, or the survey of a slide that is asked about as a whole.
@@ -47,25 +48,42 @@ class Eyes:
 
     def read(self, file: Path, picture: SlidePart) -> Roi | Survey:
         """The same of a file that was found already."""
-        if picture.region is None:
-            with open_slide(file) as slide:
-                state_scale(slide, picture.mpp)
-                whole = is_slide(slide, picture.mpp)
-            if whole:
-                return self._survey(file, picture.mpp)
-        return read_roi(file, picture.region, picture.mpp)
+        with by_name(file):
+            if picture.region is None:
+                with open_slide(file) as slide:
+                    state_scale(slide, picture.mpp)
+                    whole = is_slide(slide, picture.mpp)
+                if whole:
+                    return self._survey(file, picture.mpp)
+            return read_roi(file, picture.region, picture.mpp)
 
     def _survey(self, file: Path, mpp: float | None) -> Survey:
         key = (*version(file), mpp)
-        with self._lock:  # one at a time: it takes all cores
-            if key not in self._surveys:
-                slide = open_slide(file)
+        if (known := self._kept(key)) is not None:
+            return known
+        with self._making:  # one at a time: it takes all cores
+            if (known := self._kept(key)) is not None:
+                return known
+            slide = open_slide(file)
+            try:
                 state_scale(slide, mpp)
-                self._surveys[key] = self.copilot.survey(slide)
+                survey = self.copilot.survey(slide)
+            except BaseException:
+                slide.close()
+                raise
+            # A slide that goes from here is closed when the last answer about it lets it go.
+            weakref.finalize(survey, slide.close)
+            with self._lock:
+                self._surveys[key] = survey
                 if len(self._surveys) > SURVEYS:
-                    self._surveys.popitem(last=False)[1].slide.close()
-            self._surveys.move_to_end(key)
-            return self._surveys[key]
+                    self._surveys.popitem(last=False)
+            return survey
+
+    def _kept(self, key: tuple) -> Survey | None:
+        with self._lock:
+            if key in self._surveys:
+                self._surveys.move_to_end(key)
+            return self._surveys.get(key)
 
 
 def decoded(picture: ImageUrl) -> Roi:

@@ -31,7 +31,15 @@ def taken(host: str, ports: range) -> socket.socket:
 
 def hosts_of(host: str, names: tuple[str, ...] = ()) -> tuple[str, ...]:
     """The names that a server at `host` answers to: its own, and any where it is open to others and names none."""
-    return ("*",) if host not in HERE and not names else (*HERE[:2], "[::1]", *names)
+    own = f"[{host}]" if ":" in host else host
+    return ("*",) if host not in HERE and not names else tuple(dict.fromkeys((*HERE[:2], "[::1]", own, *names)))
+
+
+def check_open(host: str, keys: str, without: bool) -> None:
+    """Raises InputError for a host that lets others in with no word on how. keys: how they are told apart, if they can
+    be. without: whether all may come."""
+    if host not in HERE and not without:
+        raise InputError(f"--host {host} lets others in; give {keys}--no-keys to do without keys")
 
 
 def address_of(place: socket.socket) -> str:

@@ -23,6 +23,15 @@ QUALITY = 85  # of JPEG, colour at full resolution: a stain is told by it
 KEPT_OPEN = 16  # slides: a case in several browsers; each holds file handles and a little memory
 
 
+@contextmanager
+def by_name(file: Path) -> Iterator[None]:
+    """Within it errors name a file without its folders, which are nobody else's to know."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError(str(error).replace(str(file), file.name)) from None
+
+
 @dataclass
 class _Held:
     slide: Slide
@@ -48,7 +57,8 @@ class Shelf:
         with self._lock:
             held = self._held.get(key)
             if held is None:
-                held = self._held[key] = _Held(open_slide(file, colour="srgb"))
+                with by_name(file):
+                    held = self._held[key] = _Held(open_slide(file, colour="srgb"))
             self._held.move_to_end(key)
             held.users += 1
             self._tidy()

@@ -52,7 +52,6 @@ class Worker:
     def __init__(self, engine: Engine, most: int = MOST_WAITING, at_once: int = AT_ONCE) -> None:
         self.engine, self.most, self.at_once = engine, most, at_once
         self.took_s = FIRST_GUESS_S  # seconds a batch takes, a running mean
-        self.sizes: list[int] = []  # of batches so far, for whoever reads them off
         self._line: deque[Job] = deque()
         self._more = threading.Condition()
         self._going = 0
@@ -113,7 +112,6 @@ class Worker:
                 self._say(job, error)
         if not able:
             return
-        self.sizes.append(len(able))
         ended: set[int] = set()
         failure = None
         try:

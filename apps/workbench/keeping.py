@@ -54,7 +54,6 @@ def restore(session) -> None:
     """Give a new session what was kept under its name, where anything was."""
     kept = session.store.load(session.name)
     if kept is None or kept.get("schema") != SCHEMA:
-        session.place.mkdir(mode=0o700, exist_ok=True)
         return
     session.sheets = [_sheet_of(one, session.place, number) for number, one in enumerate(kept["sheets"])]
     session.current = min(kept["current"], max(0, len(session.sheets) - 1))

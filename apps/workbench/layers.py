@@ -44,15 +44,6 @@ class Layer:
             for ring in polygon
         ]
 
-    @cached_property
-    def box(self) -> tuple[int, int, int, int] | None:
-        """x, y, width, height of all of it."""
-        if not self.rings:
-            return None
-        low = np.min([ring.min(0) for _, ring in self.rings], 0)
-        high = np.max([ring.max(0) for _, ring in self.rings], 0)
-        return (*(int(one) for one in low), *(int(one) for one in high - low))
-
     def finding(self, roi: Roi) -> Finding:
         """What it shows, over a picture: of what a person corrected nothing else is left after a restart."""
         if not self.features:

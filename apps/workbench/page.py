@@ -234,8 +234,6 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
         (views["undo"].click, _undo, ["correct"]),
         (views["shapes"].upload, drafts.take_shapes, ["shapes"]),
         (views["save"].click, drafts.rewrite, ["text"]),
-        (views["clear"].click, _clear, []),
-        (views["chat"].clear, _clear, []),
         *((views[f"sample {one}"].click, _sample_opener(one), ["mpp"]) for one in SAMPLE_NAMES),
     ]
     for listen, work, values in changes:
@@ -244,13 +242,18 @@ def _wire(page: gr.Blocks, sessions: Sessions, name, views: dict) -> None:
         credit = SAMPLES[one].credit
         views[f"sample {one}"].click(lambda credit=credit: credit, None, views["credit"], **QUIET)
     hidden = {"show_progress": "hidden", **QUIET}
-    views["tell"].click(events.said, [name, views["said"], views["correct"]], outputs, **hidden)
+    # Each stroke and click counts, also those made while one is at work.
+    views["tell"].click(
+        events.said, [name, views["said"], views["correct"]], outputs, trigger_mode="multiple", **hidden
+    )
     views["correct"].input(events.correcting, [name, views["correct"]], outputs, **hidden)
     question = views["question"]
     spoken = {"inputs": [question, name], "outputs": [views[one] for one in ("chat", "state", "question", "correct")]}
     asked = question.submit(events.answer, **spoken, concurrency_limit=16, **hidden)
     taken = views["chat"].example_select(_take_example, None, question, **QUIET)
     picked = taken.then(events.answer, **spoken, concurrency_limit=16, **hidden)
+    for clear in (views["clear"].click, views["chat"].clear):
+        clear(events.doing(_clear), [name], outputs, cancels=[asked, picked], **QUIET)
     views["stop"].click(events.stopped, name, views["chat"], cancels=[asked, picked], **QUIET)
     views["export"].click(None, js="() => window.slidekick.export()")
     views["export shapes"].click(None, js="() => window.slidekick.exportShapes()")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -86,25 +87,30 @@ class Session:
             known = next((i for i, one in enumerate(self.sheets) if one.source == source), None)
             if known is not None:
                 self.current = known
-                self.sheets[known].mpp = mpp or self.sheets[known].mpp
+                self.sheets[known].state(mpp)
             elif len(self.sheets) == MOST_SHEETS:
-                raise InputError(f"{MOST_SHEETS} slides are open; close one, or begin a new session")
+                raise InputError(f"{MOST_SHEETS} slides are open; begin a new session")
             else:
                 self.sheets.append(sheet)
                 self.current = len(self.sheets) - 1
             self.keep()
 
     def upload(self, path: str | Path, mpp: float | None = None) -> None:
-        """Take a file that was sent in; it is copied into the session's folder. Raises InputError as `open`."""
+        """Take a file that was sent in; it is copied into the session's folder, beside others of its name. Raises
+        InputError as `open`."""
         sent = Path(path)
         name = "".join(char for char in sent.name if char.isprintable() and char not in "/\\:") or "picture"
-        target = self.place / UPLOADS / name
-        target.parent.mkdir(exist_ok=True, mode=0o700)
-        shutil.copyfile(sent, target)
+        folder = self.place / UPLOADS
+        folder.mkdir(exist_ok=True, mode=0o700)
+        with self.lock:  # a name that nothing has yet
+            others = (f"{Path(name).stem} ({number}){Path(name).suffix}" for number in count(2))
+            name = next(one for one in chain([name], others) if not (folder / one).exists())
+            (folder / name).touch()
         try:
+            shutil.copyfile(sent, folder / name)
             self.open(f"upload:{name}", mpp)
         except InputError:
-            target.unlink()
+            (folder / name).unlink()
             raise
 
     def choose(self, number: int) -> None:
@@ -128,24 +134,25 @@ class Session:
         Raises InputError for a bad question, and what the answer raises.
         """
         question, sheet, number = check_question(question), self.sheet, self.current
+        messages, area = self.messages, sheet.area  # of now: both may be others before it is answered
         history = [one.answer for one in self.exchanges if one.sheet == number]
-        self.messages.append({"role": "user", "content": plain(question)})
+        messages.append({"role": "user", "content": plain(question)})
         step = text = None
         said = ""
         try:
             looking = bubble(
                 "looking at the slide", ["a large one is surveyed once, which takes up to a minute"], "pending"
             )
-            self.messages.append(looking)
+            messages.append(looking)
             yield
             begun = time.perf_counter()
             box = self.toolbox(sheet, question)
-            self._looked(looking, time.perf_counter() - begun)
+            _looked(messages, looking, time.perf_counter() - begun)
             making = partial(self._answering, box, question, history)
             for event in self.heard(making):
                 if event.kind == "tool_start":
                     step = bubble(call_text(event.step), ["measuring …"], "pending")
-                    self.messages.append(step)
+                    messages.append(step)
                 elif event.kind == "tool_end":
                     sheet.layers.draw(event.findings, box)
                     step["content"] = plain(result_text(event.step.result))
@@ -153,24 +160,17 @@ class Session:
                 elif event.kind == "text":
                     if text is None:
                         text = {"role": "assistant", "content": ""}
-                        self.messages.append(text)
+                        messages.append(text)
                     said += event.text
                     text["content"] = plain(said)
-                elif event.kind == "answer":
-                    self._end(event.answer, number, box, text)
+                elif event.kind == "answer" and messages is self.messages:  # else it was cleared meanwhile
+                    self._end(event.answer, number, area, box, text)
                 yield
         finally:
-            for one in self.messages:
+            for one in messages:
                 if one.get("metadata", {}).get("status") == "pending":  # stopped by the visitor
                     one["content"], one["metadata"]["status"] = "stopped", "done"
             self.keep()
-
-    def _looked(self, looking: dict, seconds: float) -> None:
-        """The slide was looked at: the bubble stays where that took its time."""
-        if seconds < LONG_S:
-            self.messages.remove(looking)
-        else:
-            looking["metadata"] |= {"status": "done", "duration": seconds}
 
     def toolbox(self, sheet: Sheet, question: str = "") -> Toolbox:
         """The tools over what is looked at of a slide."""
@@ -200,9 +200,9 @@ class Session:
         finally:
             job.left.set()
 
-    def _end(self, answer: Answer, number: int, box: Toolbox, text: dict | None) -> None:
+    def _end(self, answer: Answer, number: int, area: Area | None, box: Toolbox, text: dict | None) -> None:
         places = {item.id: placed(item.rle, box) for item in answer.evidence if item.rle is not None}
-        self.exchanges.append(Exchange(answer, number, self.sheets[number].area, places))
+        self.exchanges.append(Exchange(answer, number, area, places))
         if text is None:
             text = {"role": "assistant", "content": ""}
             self.messages.append(text)
@@ -224,17 +224,20 @@ class Session:
 
     def correct(self, concept: str, x: int, y: int, inside: bool) -> None:
         """Correct a mask by a click. Raises InputError as `Sheet.correct`."""
-        self._clicked(concept, [*self.sheet.points.get(concept, ()), (x, y, inside)])
+        self._clicked(concept, lambda points: [*points, (x, y, inside)])
 
     def undo(self, concept: str) -> None:
-        """Take the last click on a concept back."""
-        self._clicked(concept, self.sheet.points.get(concept, [])[:-1])
+        """Take the last click on a concept back. Raises InputError where there is none."""
+        if not self.sheet.points.get(concept):
+            raise InputError(f"{concept}: no click to take back")
+        self._clicked(concept, lambda points: points[:-1])
 
-    def _clicked(self, concept: str, points: list[tuple[int, int, bool]]) -> None:
+    def _clicked(self, concept: str, change: Callable[[list], list]) -> None:
+        """change: of the clicks that are there when it comes to it, for quick ones wait in line."""
         sheet, box = self.sheet, self.toolbox(self.sheet)
 
         def begin() -> Making:
-            sheet.correct(self.server.copilot, box, concept, points)
+            sheet.correct(self.server.copilot, box, concept, change(list(sheet.points.get(concept, ()))))
             yield Event("answer")
 
         for _ in self.heard(begin):
@@ -269,6 +272,14 @@ class Session:
             keeping.save(self)
 
 
+def _looked(messages: list[dict], looking: dict, seconds: float) -> None:
+    """The slide was looked at: the bubble stays where that took its time."""
+    if seconds < LONG_S:
+        messages.remove(looking)
+    else:
+        looking["metadata"] |= {"status": "done", "duration": seconds}
+
+
 def evidence_lines(answer: Answer) -> list[str]:
     """What stands in the evidence bubble."""
     lines = [f"{claim_mark(claim)} {claim.text}" for claim in answer.claims]
@@ -299,15 +310,18 @@ class Sessions:
         self._lock = threading.Lock()
 
     def get(self, name: object) -> Session:
-        """The session of a name. Raises InputError for what is no name."""
+        """The session of a name. Raises InputError for what is no name of one that was begun."""
         with self._lock:
-            if name not in self._open:
-                self.store.folder(name)
-                self._open[name] = Session(self.server, self.store, name)
-                keeping.restore(self._open[name])
-                while len(self._open) > self.MOST:
-                    self._open.pop(next(iter(self._open)))
-            return self._open[name]
+            session = self._open.pop(name, None) if isinstance(name, str) else None
+            if session is None:
+                if not self.store.folder(name).is_dir():
+                    raise InputError("no such session; begin a new one")
+                session = Session(self.server, self.store, name)
+                keeping.restore(session)
+            self._open[name] = session  # as the one used last
+            while len(self._open) > self.MOST:
+                self._open.pop(next(iter(self._open)))
+            return session
 
     def begin(self) -> Session:
         """A new one."""

@@ -116,6 +116,11 @@ class Sheet:
         stated = bool(self.mpp) and told["mpp"] is None
         return told | {"stated": stated} | ({"mpp": [self.mpp, self.mpp]} if stated else {})
 
+    def state(self, mpp: float | None) -> None:
+        """Take a scale that the user states; None says nothing new."""
+        if mpp is not None and mpp != self.mpp:
+            self.mpp, self._box = mpp, None
+
     def choose(self, area: Area | None) -> None:
         """Ask about another part from now on."""
         if area != self.area:

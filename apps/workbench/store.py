@@ -54,7 +54,7 @@ class Store:
         return self.root / name
 
     def load(self, name: object) -> dict | None:
-        """What was kept; None where there is none, or it is of another version."""
+        """What was kept; None where there is none, or it cannot be read."""
         file = self.folder(name) / STATE
         try:
             return json.loads(file.read_text(encoding="utf-8"))

@@ -73,7 +73,7 @@ class OpenSlideReader:
             picture = self._slide.read_region(corner, level, (width, height))
         except openslide.OpenSlideError as error:
             raise InputError(
-                f"{self._path}: OpenSlide cannot decode the pixels at {corner[0]},{corner[1]}: damaged, or "
+                f"{self._path.name}: OpenSlide cannot decode the pixels at {corner[0]},{corner[1]}: damaged, or "
                 "of a kind it does not know; copy it again or convert it to a tiled TIFF of 8-bit RGB"
             ) from error
         white = Image.new("RGB", picture.size, "white")

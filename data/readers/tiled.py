@@ -87,8 +87,8 @@ class TiledReader(ABC):
         return data
 
     def damaged(self, what: str) -> InputError:
-        """The error for a file that is not as it says."""
-        return InputError(f"{self.path}: {what}: the file is damaged or incomplete; copy it again")
+        """The error for a file that is not as it says; by its name alone, for what is read may be told to others."""
+        return InputError(f"{self.path.name}: {what}: the file is damaged or incomplete; copy it again")
 
     def _page(self, level: int, page: int, x: int, y: int, width: int, height: int) -> np.ndarray:
         grid = self.grids[level][page]

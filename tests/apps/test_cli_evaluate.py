@@ -64,7 +64,7 @@ def bright(monkeypatch):
 @pytest.mark.parametrize("place", ["set", "sets", "file"])
 def test_metrics_are_those_of_the_pictures_wherever_they_are_named(bright, cells, place, capsys):
     where = {"set": cells, "sets": cells.parent, "file": cells / "items.jsonl"}[place]
-    assert main(["evaluate", "grounding", "--items", str(where), "--json"]) == 0
+    assert main(["evaluate", "grounding", str(where), "--json"]) == 0
     printed = json.loads(capsys.readouterr().out)
     metrics = printed["metrics"]
     half = 2 * 288 / (576 + 288)
@@ -93,7 +93,7 @@ def test_files_and_pictures_are_written(bright, cells, tmp_path, capsys):
     assert {row["item"] for row in samples} == {"cells/whole", "cells/half", "cells/none"}
 
 
-@pytest.mark.parametrize(("given", "named"), [([], "one of the arguments"), (["--split", "train"], "no item")])
+@pytest.mark.parametrize(("given", "named"), [([], "arguments are required: DATA"), (["--split", "train"], "no item")])
 def test_what_cannot_be_measured_is_told(bright, cells, given, named, capsys):
     place = [str(cells)] if given else []
     with pytest.raises(SystemExit) if not given else _nothing():
@@ -162,7 +162,7 @@ def test_answers_are_scored_written_and_compared(says, questions, tmp_path, caps
 
 def test_a_table_says_what_it_is_of(says, questions, capsys):
     says("yes")
-    assert main(["evaluate", "vqa", "--items", str(questions), "--text-only"]) == 0
+    assert main(["evaluate", "vqa", str(questions), "--text-only"]) == 0
     told = capsys.readouterr().out
     assert "accuracy" in told
     assert "3 questions were asked with a blank picture" in told
@@ -173,7 +173,7 @@ def test_tool_use_is_asked_scored_and_compared(says, cells, tmp_path, capsys):
     lines = {"a": '<tool_call>\n{"name": "count", "arguments": {"concept": "nucleus"}}\n</tool_call>', "b": "colon"}
     for name, line in lines.items():
         says(line)
-        command = ["evaluate", "tools", "--items", str(cells), "--limit", "12", "--out", str(tmp_path / name), "--json"]
+        command = ["evaluate", "tools", str(cells), "--limit", "12", "--out", str(tmp_path / name), "--json"]
         assert main(command) == 0
         metrics = json.loads(capsys.readouterr().out)["metrics"]
         assert (metrics["tool_choice.count"], metrics["tool_choice.none"]) == ((1, 0) if name == "a" else (0, 1))

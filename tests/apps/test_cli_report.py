@@ -88,3 +88,19 @@ def test_mistakes_are_told_in_one_line(picture, capsys, options, told):
 def test_a_folder_that_holds_no_report_is_told(tmp_path, capsys):
     assert main(["revise", str(tmp_path)]) == 2
     assert "give a folder that `slidekick report --out` wrote" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--organ", "--specimen", "--clinical", "--tumour"])
+def test_what_is_for_one_picture_is_refused_for_several(picture, option, capsys):
+    assert main(["report", str(picture), str(picture), option, "colon"]) == 2
+    assert f"{option} is for one picture, and 2 are given" in capsys.readouterr().err
+
+
+def test_a_broken_line_among_items_is_named_before_anything_is_written(picture, tmp_path, capsys):
+    assert report(picture, "--out", str(tmp_path / "report")) == 0
+    before = {file.name: file.read_bytes() for file in (tmp_path / "report").iterdir()}
+    (tmp_path / "items.jsonl").write_text('{"id": "a"}\n{"no": "id"}\n')
+    capsys.readouterr()
+    assert main(["revise", str(tmp_path / "report"), "--items", str(tmp_path)]) == 2
+    assert "items.jsonl:2: no item with an id" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in (tmp_path / "report").iterdir()} == before

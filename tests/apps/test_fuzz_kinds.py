@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slidekick.apps.bench import fuzz
-from slidekick.apps.bench.fuzz_kinds import DEEP, KINDS, PREFIX, folder_of, mutated, read, write_sound
+from slidekick.apps.bench.fuzz_kinds import DEEP, KINDS, PREFIX, answered, folder_of, mutated, read, write_sound
 from slidekick.data.errors import InputError
 
 INPUTS = 450  # ten of each file
@@ -21,6 +21,13 @@ def test_every_kind_is_sound_before_it_is_damaged(sound):
     files = fuzz.files_of(sound)
     assert len(files) > 35
     assert [(path.name, fuzz.attempt(path)) for path in files if fuzz.attempt(path)[0] != "read"] == []
+
+
+def test_sound_requests_reach_the_model(sound):
+    folder = sound / f"{PREFIX}requests"
+    bodies = sorted(folder.glob("*.json"))
+    assert [answered(body, folder).status_code for body in bodies] == [200] * len(bodies)
+    assert len(bodies) == 3
 
 
 def test_damaged_files_of_every_kind_are_read_or_refused_in_one_line(sound):

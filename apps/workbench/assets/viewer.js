@@ -143,7 +143,7 @@
         this.map.flyToBounds(boundsOf(state.fly.box).pad(0.25), { maxZoom: this.map.last + 1, duration: 0.6 });
         this.element.focus({ preventScroll: true });
       }
-      await this.concepts(state.concepts || []);
+      if (!(await this.concepts(state))) return; // another state has come meanwhile
       this.element.dataset.ready = String(state.number);
     }
 
@@ -212,14 +212,16 @@
       }
     }
 
-    async concepts(told) {
+    /** Draw what was found; false where another state has taken this one's place before all was fetched. */
+    async concepts(state) {
       const shown = [];
-      for (const one of told) {
-        const address = `${this.state.base}/shapes/${one.number}?v=${one.version}`;
+      for (const one of state.concepts || []) {
+        const address = `${state.base}/shapes/${one.number}?v=${one.version}`;
         if (one.found && !this.kept.has(address)) {
           const reply = await fetch(address);
           if (reply.ok) this.kept.set(address, new Shapes(await reply.arrayBuffer()));
         }
+        if (this.state !== state) return false;
         const own = this.settings[one.name] || {};
         shown.push({
           ...one, shapes: this.kept.get(address), shown: own.shown ?? !one.quiet, opacity: own.opacity ?? FILL,
@@ -227,6 +229,7 @@
       }
       this.overlay.show(shown);
       this.legend(shown);
+      return true;
     }
 
     legend(concepts) {

@@ -203,3 +203,47 @@ def test_a_caller_who_left_before_the_answer_is_counted(serve):
     asyncio.run(Watched(silent)(scope, None, None))
     lines = client.get("/metrics").text.splitlines()
     assert any('status="499"' in line and line.endswith(" 1.0") for line in lines)
+
+
+def test_errors_name_files_without_their_folders(serve, opened):
+    (opened / "cut.png").write_bytes((opened / "a b.png").read_bytes()[:400])
+    (opened / "empty.svs").touch()
+    client = serve()
+    for name in ("cut.png", "empty.svs"):
+        content = [{"type": "slide", "slide": {"name": f"slides/{name}"}}, {"type": "text", "text": "Which organ?"}]
+        asked = {"model": "scripted", "messages": [{"role": "user", "content": content}]}
+        for reply in (client.get(f"/dzi/slides/{name}.dzi"), client.post(URL, json=asked)):
+            assert reply.status_code == 400
+            assert name in reply.text
+            assert str(opened.parent) not in reply.text
+
+
+def test_what_the_server_fails_at_is_counted_and_kept_safe_as_all_else(serve, asked, monkeypatch):
+    client = serve()
+    monkeypatch.setattr(client.server.eyes, "look", lambda picture: 1 / 0)
+    reply = client.post(URL, json=asked())
+    assert reply.status_code == 500
+    assert reply.json()["error"]["type"] == "server_error"
+    assert reply.headers["X-Content-Type-Options"] == "nosniff"
+    counted = [line for line in client.get("/metrics").text.splitlines() if 'status="500"' in line]
+    assert any(line.endswith(" 1.0") for line in counted)
+
+
+def test_a_survey_that_is_in_use_outlives_its_place_on_the_shelf(opened, monkeypatch):
+    from types import SimpleNamespace
+
+    from slidekick.apps.serving import pictures
+
+    class Survey(SimpleNamespace):
+        pass
+
+    monkeypatch.setattr(pictures, "SURVEYS", 1)
+    monkeypatch.setattr(pictures, "is_slide", lambda slide, mpp: True)
+    copilot = SimpleNamespace(survey=lambda slide: Survey(slide=slide))
+    eyes, kept = pictures.Eyes(copilot, None), []
+    for number in range(3):
+        file = opened / f"{number}.png"
+        file.write_bytes((opened / "a b.png").read_bytes())
+        kept.append(eyes.read(file, pictures.SlidePart(name=file.name)))
+    assert [survey.slide.thumbnail(10).shape for survey in kept] == [(7, 10, 3)] * 3
+    assert eyes.read(opened / "2.png", pictures.SlidePart(name="2.png")) is kept[2]

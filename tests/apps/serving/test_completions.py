@@ -135,7 +135,6 @@ def test_answers_go_to_who_asked(serve, asked):
         told = list(pool.map(lambda one: client.post(URL, json=asked(one)).json(), words))
     said = [one["choices"][0]["message"]["content"] for one in told]
     assert said == ["There are 2 nuclei.", "The picture shows colon."] * 20
-    assert max(client.server.worker.sizes) > 1
 
 
 def test_who_waits_too_long_or_stands_in_a_full_line_is_told(serve, asked, speaker):

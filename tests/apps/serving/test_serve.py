@@ -43,3 +43,12 @@ def test_without_its_packages_the_extra_is_named(monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert main(["serve"]) == 2
     assert "uvicorn is not installed; pip install 'slidekick[serve]'" in capsys.readouterr().err
+
+
+def test_a_server_with_names_answers_to_its_own_address_too():
+    from slidekick.apps.serving.running import hosts_of
+
+    assert hosts_of("192.168.1.5", ("lab",)) == ("127.0.0.1", "localhost", "[::1]", "192.168.1.5", "lab")
+    assert hosts_of("fd00::5", ("lab",))[3] == "[fd00::5]"
+    assert hosts_of("localhost") == ("127.0.0.1", "localhost", "[::1]")
+    assert hosts_of("0.0.0.0") == ("*",)

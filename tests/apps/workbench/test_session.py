@@ -45,17 +45,23 @@ def test_stopping_leaves_no_step_pending_and_the_next_question_works(session, co
     assert ask(session)[-1]["metadata"]["title"] == "Evidence&#58; 1 of 1 backed"
 
 
+def around(layer) -> list[int]:
+    """x0, y0, x1, y1 of all that a layer outlines."""
+    corners = np.concatenate([ring for _, ring in layer.rings])
+    return [*corners.min(0), *corners.max(0)]
+
+
 def test_what_was_found_is_a_layer_over_the_slide(session):
     ask(session)
     (layer,) = session.sheet.layers.by_concept.values()
     assert (layer.concept, layer.told, len(layer.features)) == ("nucleus", "nucleus: 2", 2)
-    assert layer.box == (4, 4, 20, 8)
+    assert around(layer) == [4, 4, 24, 12]
 
 
 def test_a_region_is_asked_about_and_found_things_lie_where_it_is(session):
     session.region({"box": [100, 50, 64, 32]})
     ask(session)
-    assert session.sheet.layers.by_concept["nucleus"].box == (104, 54, 20, 8)
+    assert around(session.sheet.layers.by_concept["nucleus"]) == [104, 54, 124, 62]
     assert session.exchanges[0].places["e2"] == (104, 54, 20, 8)
     session.region({"polygon": [[100, 50], [112, 50], [112, 90], [100, 90]]})
     assert "There is 1 nucleus in the region" in ask(session)[-2]["content"]
@@ -121,6 +127,54 @@ def test_nothing_is_lost_by_a_kill(bench, session):
     assert (again.sheet.mpp, again.sheet.area.polygon[2]) == (0.5, (90, 90))
     ask(again)
     assert len(again.exchanges) == 2
+
+
+def test_an_upload_of_a_known_name_lies_beside_the_other(session, opened, tmp_path):
+    session.upload(opened / "b <b>.png")
+    first = session.file(session.sheet).read_bytes()
+    (again := tmp_path / "b <b>.png").write_bytes(first + b"more")
+    session.upload(again)
+    assert [sheet.source for sheet in session.sheets[-2:]] == ["upload:b <b>.png", "upload:b <b> (2).png"]
+    assert [session.file(sheet).read_bytes() for sheet in session.sheets[-2:]] == [first, first + b"more"]
+    again.write_bytes(b"no picture")
+    with pytest.raises(InputError):
+        session.upload(again)
+    assert session.file(session.sheets[-2]).read_bytes() == first
+
+
+def test_without_a_click_none_is_taken_back_and_what_was_drawn_stays(session):
+    ask(session)
+    before = session.sheet.layers.by_concept["nucleus"]
+    with pytest.raises(InputError, match="nucleus: no click to take back"):
+        session.undo("nucleus")
+    assert session.sheet.layers.by_concept["nucleus"] is before
+    assert session.sheet.by_hand == []
+
+
+def test_a_scale_stated_later_counts_from_then_on(session):
+    ask(session)
+    box = session.toolbox(session.sheet)
+    session.open(session.sheet.source, 0.25)
+    assert session.sheet.mpp == 0.25
+    assert session.toolbox(session.sheet) is not box
+
+
+def test_a_conversation_cleared_during_an_answer_stays_clear(session):
+    for number, _ in enumerate(session.ask(HOW_MANY)):
+        if number == 1:
+            session.clear()
+    assert (session.messages, session.exchanges) == ([], [])
+    ask(session)
+    assert len(session.exchanges) == 1
+
+
+def test_an_answer_tells_of_the_region_it_was_asked_about(session):
+    session.region({"box": [100, 50, 64, 32]})
+    asked = session.sheet.area
+    for number, _ in enumerate(session.ask(HOW_MANY)):
+        if number == 1:
+            session.region({"box": [0, 0, 64, 32]})
+    assert session.exchanges[-1].area == asked
 
 
 def test_an_upload_lies_in_the_sessions_folder_and_nowhere_else(session, opened, tmp_path):
