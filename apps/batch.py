@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import sys
+from dataclasses import replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,10 +23,6 @@ from slidekick.data.memory import fitting
 
 WORKER_BYTES = 1_200_000_000  # a copilot that has surveyed a slide
 SCHEMA = "slidekick.batch/1"
-SUFFIXES = {
-    ".svs", ".tif", ".tiff", ".ndpi", ".mrxs", ".scn", ".bif", ".vms", ".vmu", ".svslide", ".dcm", ".qptiff",
-    ".png", ".jpg", ".jpeg",
-}  # fmt: skip
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("slides", metavar="SLIDE", nargs="*", type=Path, help="slides, or folders of slides")
     parser.add_argument("--table", type=Path, metavar="CSV", help="columns slide, and case, mpp, question where needed")
     parser.add_argument("--ask", action="append", default=[], metavar="QUESTION", help="asked of each; may be repeated")
+    parser.add_argument("--mpp", type=float, metavar="UM", help="µm per pixel of slides whose files do not say")
     parser.add_argument("--out", required=True, type=Path, metavar="DIR", help="folder for results and what is done")
     parser.add_argument("--workers", type=int, metavar="N", help="slides at once (default: one for each core)")
     parser.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster, such as auto or ray://head:10001")
@@ -51,18 +49,18 @@ def run(args: argparse.Namespace) -> int:
 
     tasks = tasks_of(args)
     check_writable(args.out)
-    left = left_over(tasks, args.out)
+    maker = f"{args.model}, segmentor {args.segmentor}, {args.runtime}"
+    left = left_over(tasks, args.out, maker)
     if len(left) < len(tasks):
         tell(f"{len(tasks) - len(left)} of {len(tasks)} slides are done already")
     from tqdm import tqdm
 
     make = partial(load_copilot, args.model, args.segmentor, runtime=args.runtime)
-    made = run_batch(left, make, args.out, workers, args.ray)
+    made = run_batch(left, make, args.out, workers, args.ray, maker)
     for one in tqdm(made, total=len(left), desc="slides", disable=None, file=sys.stderr):
         if one["error"]:
             tqdm.write(f"slidekick: {one['error']}", file=sys.stderr)
-    results, failed = collect(tasks, args.out)
-    lost = len(failed.read_text().splitlines()) - 1 if failed else 0
+    results, failed, lost = collect(tasks, args.out, maker)
     facts = {
         "schema": SCHEMA,
         "slides": len(tasks),
@@ -80,24 +78,37 @@ def tasks_of(args: argparse.Namespace) -> list:
 
     questions = tuple(check_question(text) for text in args.ask)
     tasks = read_table(args.table, questions) if args.table else []
+    tasks = [replace(task, mpp=task.mpp or args.mpp) for task in tasks]
     files = [file for place in args.slides for file in _files(place)]
     if files and not questions:
         raise InputError("nothing is asked; give --ask QUESTION")
-    tasks += [Task(str(file), questions) for file in files]
+    tasks += [Task(str(file), questions, mpp=args.mpp) for file in files]
     if not tasks:
         raise InputError("no slide is given; name slides or folders of slides, or give --table CSV")
     return list(dict.fromkeys(tasks))
 
 
 def _files(place: Path) -> list[Path]:
+    """The slides below a folder, each once: a DICOM series is its folder, and pictures beside a Hamamatsu slide are
+    parts of it."""
+    from slidekick.data.readers import SUFFIXES
+
     if not place.is_dir():
         return [place]
-    files = sorted(file for file in place.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    if not files:
-        raise InputError(
-            f"{place}: no slide in this folder; give one with {', '.join(sorted(SUFFIXES)[:4])}, ... files"
-        )
-    return files
+    kinds: dict[Path, dict[str, list[Path]]] = {}
+    for file in place.rglob("*"):
+        if (suffix := file.suffix.lower()) in SUFFIXES and file.is_file():
+            kinds.setdefault(file.parent, {}).setdefault(suffix, []).append(file)
+    found: set[Path] = set()
+    for folder, files in kinds.items():
+        if files.pop(".dcm", None):
+            found.add(folder)
+        if {".vms", ".vmu"} & files.keys():
+            files.pop(".jpg", None)
+        found.update(file for some in files.values() for file in some)
+    if not found:
+        raise InputError(f"{place}: no slide in this folder; give one with {', '.join(SUFFIXES[:4])}, ... files")
+    return sorted(found)
 
 
 def as_text(facts: dict) -> str:

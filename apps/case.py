@@ -12,7 +12,7 @@ from pathlib import Path
 
 from slidekick.apps.ask import as_text as answer_text
 from slidekick.apps.ask import surveyed, write_answer
-from slidekick.apps.loading import add_model, load_copilot, state_scale, tell
+from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.apps.options import add_results
 from slidekick.copilot.answer import check_question
 from slidekick.data.files import check_writable, write_atomic
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
     with ExitStack() as opened:
         slides = [opened.enter_context(open_slide(path)) for path in args.slides]
         for slide in slides:
-            state_scale(slide, args.mpp)
+            slide.state_scale(args.mpp)
         copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
         from slidekick.copilot.case import ask_case
 

@@ -48,14 +48,6 @@ def is_slide(slide, mpp: float | None = None) -> bool:
     return max(read.width * read.height, width * height / scale**2) > READ_LIMIT_PX
 
 
-def state_scale(slide, mpp: float | None) -> bool:
-    """Give a slide whose file states no scale the one that was stated for it, in µm per pixel; whether it was taken."""
-    taken = slide.mpp is None and mpp is not None
-    if taken:
-        slide.mpp = (mpp, mpp)
-    return taken
-
-
 def silence() -> None:
     """Keep libraries' remarks off the user's screen: none of them is about the picture or the question. Nothing is
     imported for it: mini does without transformers."""

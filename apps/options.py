@@ -48,12 +48,12 @@ def read_slide(args: argparse.Namespace):
     InputError."""
     if args.region is not None:
         return None
-    from slidekick.apps.loading import is_slide, state_scale
+    from slidekick.apps.loading import is_slide
     from slidekick.data.slide import open_slide
 
     slide = open_slide(args.image)
     if is_slide(slide, args.mpp):
-        state_scale(slide, args.mpp)
+        slide.state_scale(args.mpp)
         return slide
     slide.close()
     return None

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from slidekick.apps.ask import surveyed
-from slidekick.apps.loading import add_model, load_copilot, state_scale, tell
+from slidekick.apps.loading import add_model, load_copilot, tell
 from slidekick.apps.options import add_picture, add_results, read_picture, read_slide
 from slidekick.copilot.reports.forms import FORMS
 from slidekick.data.errors import InputError
@@ -104,7 +104,7 @@ def _case(args: argparse.Namespace) -> int:
     with ExitStack() as opened:
         slides = [opened.enter_context(open_slide(path)) for path in args.image]
         for slide in slides:
-            state_scale(slide, args.mpp)
+            slide.state_scale(args.mpp)
         copilot = load_copilot(args.model, args.segmentor, runtime=args.runtime)
         from slidekick.copilot.reports.case import case_dict, case_html, draft_case
 

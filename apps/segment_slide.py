@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
     with open_slide(args.image) as slide, _bars() as progress:
         warnings = []
-        if not loading.state_scale(slide, args.mpp) and args.mpp is not None:
+        if not slide.state_scale(args.mpp) and args.mpp is not None:
             warnings.append("--mpp is left aside: a whole slide is looked at at the scale of each concept")
         segmentor = Segmentor.from_pretrained(args.weights)
         vocabulary = with_specialists(segmentor).vocabulary

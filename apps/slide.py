@@ -13,7 +13,6 @@ import json
 import sys
 from pathlib import Path
 
-from slidekick.apps.loading import state_scale
 from slidekick.apps.options import scale
 from slidekick.data.errors import InputError, OutputError
 from slidekick.data.files import check_writable, write_atomic
@@ -121,7 +120,7 @@ def _tiles(args: argparse.Namespace) -> tuple[dict, str]:
 
     _check_file_out(args.out)
     with open_slide(args.file) as slide:
-        state_scale(slide, args.mpp)
+        slide.state_scale(args.mpp)
         whole = tile_grid(slide, args.size, args.mpp, args.overlap)
         grid = tile_grid(slide, args.size, args.mpp, args.overlap, tissue_mask(slide), args.least_tissue)
         write_coords(args.out, slide, grid)
@@ -145,7 +144,7 @@ def _quality(args: argparse.Namespace) -> tuple[dict, str]:
     from slidekick.data.tissue import tissue_mask
 
     with open_slide(args.file) as slide:
-        state_scale(slide, args.mpp)
+        slide.state_scale(args.mpp)
         tissue = tissue_mask(slide)
         pen = pen_share(pen_mask(slide, tissue), tissue)
         focus = focus_map(slide, tissue)

@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from slidekick.data.errors import InputError, OutputError, SlidekickError
-from slidekick.data.files import write_atomic
+from slidekick.data.errors import InputError, OutputError, SlidekickError, first_line
+from slidekick.data.files import content_key, write_atomic
 
 PARTS, RESULTS, FAILED = "parts", "results.parquet", "failed.csv"
 DONE, UNREADABLE, FAILED_STATUS = "done", "unreadable", "failed"
@@ -34,17 +34,21 @@ MOST_ROWS = 1_000_000  # of a table
 @dataclass(frozen=True)
 class Task:
     """A slide and what is asked of it. slide: its path as given. case: whose it is, "" where that is not said. mpp:
-    stated scale, None to take the file's."""
+    µm per pixel, where the file states none."""
 
     slide: str
     questions: tuple[str, ...]
     case: str = ""
     mpp: float | None = None
 
-    @property
-    def key(self) -> str:
-        """Names the task's part: by path, questions and scale, so that another question is another task."""
-        text = json.dumps([os.path.abspath(self.slide), *self.questions, self.mpp])
+    def key(self, maker: str = "") -> str:
+        """Names the task's part: by path, what the file holds, questions, scale and maker, so that another question, or
+        another model, is another task. maker: who answers, as a text."""
+        try:
+            held = content_key(self.slide)
+        except OSError:  # not there yet, or a folder
+            held = ""
+        text = json.dumps([os.path.abspath(self.slide), held, maker, *self.questions, self.mpp])
         return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
@@ -63,15 +67,10 @@ def read_table(file: Path, questions: Sequence[str]) -> list[Task]:
     for number, row in enumerate(rows, 2):
         own = (row.get("question") or "").strip()
         asked = (own,) if own else tuple(questions)
-        if not (row["slide"] or "").strip() or not asked:
-            raise InputError(
-                f"{file}:{number}: no {'question' if row['slide'] else 'slide'}; fill it in, or give --ask"
-            )
-        tasks.append(
-            Task(
-                str(file.parent / row["slide"].strip()), asked, (row.get("case") or "").strip(), _mpp(row, file, number)
-            )
-        )
+        slide, case = ((row.get(name) or "").strip() for name in ("slide", "case"))
+        if not slide or not asked:
+            raise InputError(f"{file}:{number}: no {'question' if slide else 'slide'}; fill it in, or give --ask")
+        tasks.append(Task(str(file.parent / slide), asked, case, _mpp(row, file, number)))
     return tasks
 
 
@@ -88,11 +87,11 @@ def _mpp(row: Mapping[str, str], file: Path, number: int) -> float | None:
 
 class SlideWorker:
     """Loads the copilot once, then answers slide after slide. make: gives the copilot; out: the run's folder; name:
-    the run's, by which the deaths of its workers are told from kills of earlier ones."""
+    the run's, by which the deaths of its workers are told from kills of earlier ones; maker: see `Task.key`."""
 
-    def __init__(self, make: Callable[[], object], out: str, threads: int = 1, name: str = "") -> None:
-        os.environ["OMP_NUM_THREADS"] = str(threads)  # which all that computes here looks at when it is loaded
-        self.out, self.name, self.broken = Path(out), name, ""
+    def __init__(self, make: Callable[[], object], out: str, name: str = "", maker: str = "") -> None:
+        os.environ["OMP_NUM_THREADS"] = "1"  # which all that computes here looks at when it is loaded
+        self.out, self.name, self.maker, self.broken = Path(out), name, maker, ""
         try:
             self.copilot = make()
         except SlidekickError as error:
@@ -102,15 +101,16 @@ class SlideWorker:
         """row: a `Task` as a dict. Returns what stands in the part, without the answers: {"key", "status", "error"};
         the status is `STOPPED` where there is no copilot, or nothing can be written."""
         task = Task(row["slide"], tuple(row["questions"]), row["case"], row["mpp"])
+        key = task.key(self.maker)
         try:
-            status, error = (STOPPED, self.broken) if self.broken else self._kept(task)
+            status, error = (STOPPED, self.broken) if self.broken else self._kept(task, key)
         except OutputError as problem:
             status, error = STOPPED, str(problem)
-        return {"key": task.key, "status": status, "error": error}
+        return {"key": key, "status": status, "error": error}
 
-    def _kept(self, task: Task) -> tuple[str, str]:
+    def _kept(self, task: Task, key: str) -> tuple[str, str]:
         """Work on a slide and write its part. Raises OutputError."""
-        begun = self.out / PARTS / f"{task.key}.begun"  # stays where the worker dies
+        begun = self.out / PARTS / f"{key}.begun"  # stays where the worker dies
         if (deaths := self._deaths(begun)) > RETRIES:
             name = Path(task.slide).name
             error = f"{name}: {deaths} workers died of it, for want of memory maybe; try it with fewer --workers"
@@ -119,7 +119,7 @@ class SlideWorker:
             write_atomic(begun, json.dumps({"run": self.name, "times": deaths + 1}))
             status, error, rows = self._tried(task)
         part = {"task": asdict(task), "status": status, "error": error, "rows": rows}
-        write_atomic(self.out / PARTS / f"{task.key}.json", json.dumps(part))
+        write_atomic(self.out / PARTS / f"{key}.json", json.dumps(part))
         begun.unlink(missing_ok=True)
         return status, error
 
@@ -144,7 +144,8 @@ class SlideWorker:
 
         try:
             begun = time.perf_counter()
-            with open_slide(task.slide, task.mpp) as slide:
+            with open_slide(task.slide) as slide:
+                slide.state_scale(task.mpp)
                 survey = self.copilot.survey(slide)
                 answers = [self.copilot.ask(survey, question) for question in task.questions]
             seconds = round(time.perf_counter() - begun, 2)
@@ -178,34 +179,35 @@ def _row(task: Task, answer, tiles: int, seconds: float) -> dict:
     }
 
 
-def left_over(tasks: Sequence[Task], out: Path) -> list[Task]:
+def left_over(tasks: Sequence[Task], out: Path, maker: str = "") -> list[Task]:
     """Tasks without a finished part; those that failed or could not be read are tried anew: somebody may have seen to
-    them."""
-    return [task for task in dict.fromkeys(tasks) if _status(out, task) != DONE]
+    them. maker: see `Task.key`."""
+    parts = {task: _part(out, task, maker) for task in tasks}
+    return [task for task, part in parts.items() if part is None or part["status"] != DONE]
 
 
-def _status(out: Path, task: Task) -> str | None:
-    part = _part(out, task)
-    return None if part is None else part["status"]
-
-
-def _part(out: Path, task: Task) -> dict | None:
+def _part(out: Path, task: Task, maker: str) -> dict | None:
     try:
-        part = json.loads((out / PARTS / f"{task.key}.json").read_text())
+        part = json.loads((out / PARTS / f"{task.key(maker)}.json").read_text())
         return part if {"status", "error", "rows"} <= part.keys() else None
     except (OSError, ValueError, AttributeError):
         return None
 
 
 def run_batch(
-    tasks: Sequence[Task], make: Callable[[], object], out: Path, workers: int = 1, address: str | None = None
+    tasks: Sequence[Task],
+    make: Callable[[], object],
+    out: Path,
+    workers: int = 1,
+    address: str | None = None,
+    maker: str = "",
 ) -> Iterator[dict]:
     """Work through the tasks and yield {"key", "status", "error"} of each as it is done.
 
     tasks: those that are left, as `left_over` tells; where there are none, nothing is started. make: gives a worker's
     copilot; it is sent to the workers. workers: how many at once, each with a core of its own. address: of a Ray
-    cluster, whose machines must see the same paths; None: on this machine alone. Raises InputError where no cluster
-    answers, SlidekickError where the run cannot go on; what is done is kept.
+    cluster, whose machines must see the same paths; None: on this machine alone. maker: see `Task.key`. Raises
+    InputError where no cluster answers, SlidekickError where the run cannot go on; what is done is kept.
     """
     if not tasks:
         return
@@ -220,7 +222,7 @@ def run_batch(
         done = slides.map(
             SlideWorker,
             fn_constructor_args=(make, str(out.resolve())),
-            fn_constructor_kwargs={"name": secrets.token_hex(8)},
+            fn_constructor_kwargs={"name": secrets.token_hex(8), "maker": maker},
             compute=ray.data.ActorPoolStrategy(size=min(workers, len(tasks))),
             num_cpus=1,
         )
@@ -230,7 +232,7 @@ def run_batch(
                 raise SlidekickError(told["error"])
             yield told
     except ray.exceptions.RayError as error:
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise SlidekickError(f"workers were lost ({reason}); run the same again, what is done is kept") from error
     finally:
         ray.shutdown()
@@ -252,7 +254,7 @@ def _started(workers: int, address: str | None):
         try:
             ray.init(address=address, **settings)
         except (ConnectionError, ValueError, RuntimeError) as error:
-            raise InputError(f"no Ray cluster answers at {address!r} ({str(error).splitlines()[0][:100]})") from error
+            raise InputError(f"no Ray cluster answers at {address!r} ({first_line(error, 100)})") from error
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     context.max_consecutive_actor_init_deaths = RETRIES
@@ -260,16 +262,17 @@ def _started(workers: int, address: str | None):
     return ray
 
 
-def collect(tasks: Sequence[Task], out: Path) -> tuple[Path, Path | None]:
+def collect(tasks: Sequence[Task], out: Path, maker: str = "") -> tuple[Path, Path | None, int]:
     """Write results.parquet over all parts, and failed.csv where slides failed; in the order of the tasks.
 
-    Returns both paths, None for a list that would be empty.
+    Returns both paths, None for a list that would be empty, and how many slides failed. maker: see `Task.key`.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = [(task, _part(out, task)) for task in dict.fromkeys(tasks)]
-    rows = [row for _, part in parts if part for row in part["rows"]]
+    parts = [(task, _part(out, task, maker)) for task in dict.fromkeys(tasks)]
+    # A slide that stands in the table for two cases was asked once.
+    rows = [{**row, "case": task.case} for task, part in parts if part for row in part["rows"]]
     schema = pa.schema(
         [(name, pa.string()) for name in ("slide", "case", "question", "short", "text")]
         + [(name, pa.float64()) for name in ("confidence", "area_fraction", "count")]
@@ -281,10 +284,10 @@ def collect(tasks: Sequence[Task], out: Path) -> tuple[Path, Path | None]:
     lost = [(task, part) for task, part in parts if part is None or part["status"] != DONE]
     if not lost:
         (out / FAILED).unlink(missing_ok=True)
-        return results, None
+        return results, None, 0
     text = io.StringIO()
     table = csv.writer(text)
     table.writerow(["slide", "case", "status", "error"])
     for task, part in lost:
         table.writerow([task.slide, task.case, part["status"] if part else "lost", part["error"] if part else ""])
-    return results, write_atomic(out / FAILED, text.getvalue())
+    return results, write_atomic(out / FAILED, text.getvalue()), len(lost)

@@ -4,7 +4,7 @@ A model's own probabilities are too sure or not sure enough by a factor on the l
 temperature, mends (Guo et al. 2017). Where the model's image tokens lie near the words for what they show, as mini's
 do, how alike picture and option are adds to the logits: it does not hang on how the question is worded. The threshold
 below which no answer should be given is chosen beside it on validation items so that the error among the answers
-given stays within a risk, with the certainty that their number allows (Geifman & El-Yaniv 2017). There is one pair
+given stays within a risk by an upper bound that their number allows (as Geifman & El-Yaniv 2017 do). There is one pair
 for an answer among given options, and one for an answer in the model's own words, of which only the probability of
 the whole turn is known. All lie in `confidence.json` beside the weights they were fitted for.
 """
@@ -27,7 +27,7 @@ SCHEMA = "slidekick.confidence/1"
 RANGE = (0.05, 20.0)  # temperatures looked at; beyond, a model knows nothing or the items are too few
 MOST_LIKENESS = 100.0  # cosines of rivals differ by a few hundredths, so a weight of some tens decides between them
 NEVER = 1.01  # a threshold that no probability reaches: abstain always
-DOUBT = 0.05  # chance that the error among the answers given is beyond the risk all the same
+DOUBT = 0.05  # chance that the error at one threshold is beyond its bound all the same
 
 
 @dataclass(frozen=True)
@@ -132,10 +132,11 @@ def fit_scale(
 
 
 def choose_threshold(confidence: np.ndarray, correct: np.ndarray, risk: float) -> float:
-    """The lowest confidence from which on the share wrong is at most `risk` but for a chance of `DOUBT`.
+    """The lowest confidence from which on the upper bound of the share wrong is at most `risk`.
 
-    float (N,), bool (N,). The share's upper bound is Clopper and Pearson's, as Geifman and El-Yaniv guarantee it.
-    `NEVER` where no confidence is enough, also where the items are too few to tell.
+    float (N,), bool (N,). The bound is Clopper and Pearson's for one look, as Geifman and El-Yaniv take it. Here as
+    many levels are looked at as there are confidences, without a correction for it, so that the risk is aimed at and
+    not guaranteed. `NEVER` where no confidence is enough, also where the items are too few to tell.
     """
     confidence, correct = np.asarray(confidence, float), np.asarray(correct, bool)
     for level in np.unique(confidence):
@@ -161,7 +162,7 @@ def fit_confidence(
     likeness: Sequence[Sequence[float]] | None = None,
     readings: Sequence[Sequence[str]] = (),
 ) -> Confidence:
-    """Both scales and thresholds; options: for answers that are the likeliest.
+    """Both scales and thresholds. logits: each item's log-probabilities of its options; truth: index of the right one.
 
     turns: of each answer in the model's own words its likelihood and whether it was right. likeness: see `fit_scale`.
     readings: see `Confidence`. Raises InputError where there are no items or no turns to fit them on.

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 READING = "read from the picture, not measured: the model names only what it was taught, however sure it seems"
 BY_PHRASE = "“{}” asks for the tool {}: it alone answers, {} was not asked"
 UNSURE = "unsure: of answers held for as unlikely as this one, more than {:.0%} are wrong; do not rely on it"
+NO_SCALE = "the picture's scale is unknown: areas and diameters in pixels only; give --mpp"
 MAX_STEPS = 3  # tool calls an answer may take: no question over three tools needs more, and a loop must end
 
 
@@ -72,7 +73,7 @@ class Copilot:
         sight: Sight | None = None,
     ) -> None:
         self.engine, self.segmentor, self.weights, self.confidence = engine, segmentor, weights, confidence
-        self.tools, self._reader, self._home, self.sight = tools, reader, home, sight
+        self.tools, self._reader, self.home, self.sight = tools, reader, home, sight
 
     @property
     def reader(self) -> SlideReader:
@@ -80,8 +81,8 @@ class Copilot:
         if self._reader is None:
             from slidekick.copilot.slide_reader import load_slide_reader
 
-            own = self._home is not None and (self._home / mini.SLIDES).is_dir()
-            self._reader = load_slide_reader(self._home if own else mini.WEIGHTS)
+            own = self.home is not None and (self.home / mini.SLIDES).is_dir()
+            self._reader = load_slide_reader(self.home if own else mini.WEIGHTS)
         return self._reader
 
     @classmethod
@@ -316,7 +317,7 @@ class Copilot:
             if sure < self.confidence.turn_threshold:
                 warnings.append(UNSURE.format(self.confidence.risk))
         if draft.box.roi.mpp is None and any(item.kind == "area" for item in draft.evidence):
-            warnings.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
+            warnings.append(NO_SCALE)
         return Answer(
             question=draft.question,
             text=turn.text,

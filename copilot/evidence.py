@@ -74,6 +74,9 @@ class _Mention:
     end: int
 
 
+UNBACKED = "not backed by a measurement: "  # before a sentence in a warning
+
+
 def check_text(text: str, steps: Sequence[Step], evidence: Sequence[Evidence]) -> tuple[tuple[Claim, ...], list[str]]:
     """The text's claims, one a sentence, and for each unsupported one the reason in words."""
     facts = _facts(steps, evidence)
@@ -82,7 +85,7 @@ def check_text(text: str, steps: Sequence[Step], evidence: Sequence[Evidence]) -
         claim, reason = _check(sentence, facts)
         claims.append(claim)
         if reason:
-            reasons.append(f"not backed by a measurement: “{sentence}” ({reason})")
+            reasons.append(f"{UNBACKED}“{sentence}” ({reason})")
     return tuple(claims), reasons
 
 

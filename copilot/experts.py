@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from inspect import signature
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from slidekick.copilot.messages import questions
 from slidekick.copilot.mini import ABOUT, ADAPTER_FILE, ROUTER
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import write_atomic
 
 PREFIX = "base_model.model."  # PEFT's, before a module's name
@@ -43,6 +43,26 @@ class ExpertPlan:
     hidden: int = 64
     aside: tuple[str, ...] = ()
 
+    @classmethod
+    def read(cls, section: object, where: Path, name: str = "experts", **given) -> ExpertPlan:
+        """A section of a configuration, checked. name: of the section; given: fields that are not its to set.
+
+        Raises InputError that names file, key and value.
+        """
+        if not isinstance(section, Mapping):
+            raise InputError(f"{where}: section {name!r} is {section!r}, no mapping; see rl/configs/experts.yaml")
+        known = [one.name for one in fields(cls) if one.name not in ("aside", *given)]
+        for key, value in section.items():
+            if key not in known:
+                raise InputError(f"{where}: {name} has no key {key!r}; there are {', '.join(known)}")
+            right, told = _KINDS[key]
+            if isinstance(value, bool) or not right(value):
+                raise InputError(f"{where}: {name}.{key} is {value!r}, not {told}")
+        if missing := [key for key in known if key in ("names", "rank", "alpha", "targets") and key not in section]:
+            raise InputError(f"{where}: {name}.{missing[0]} is missing; see rl/configs/experts.yaml")
+        read = given | dict(section)
+        return cls(**read | {"names": tuple(read["names"])})
+
     @property
     def everyone(self) -> tuple[str, ...]:
         """Names of all, those that the router chooses among first."""
@@ -51,6 +71,27 @@ class ExpertPlan:
     @property
     def scaling(self) -> float:
         return self.alpha / self.rank
+
+
+def _is_pattern(value: object) -> bool:
+    try:
+        return isinstance(value, str) and re.compile(value) is not None
+    except re.error:
+        return False
+
+
+_WHOLE = (lambda value: isinstance(value, int) and value > 0, "a whole number from 1 on")
+_KINDS = {  # of a configuration's keys: whether a value is right, and what is
+    "names": (
+        lambda value: isinstance(value, list | tuple) and value and all(isinstance(one, str) for one in value),
+        "a list of names",
+    ),
+    "rank": _WHOLE,
+    "alpha": (lambda value: isinstance(value, int | float) and value > 0, "a number above 0"),
+    "targets": (_is_pattern, "a pattern of layers' names"),
+    "top": _WHOLE,
+    "hidden": _WHOLE,
+}
 
 
 class Router(nn.Module):
@@ -205,17 +246,18 @@ class Experts(nn.Module):
         """What training changes: the experts' matrices and the router."""
         return [*self.router.parameters(), *(p for layer in self._layers.values() for p in (layer.down, layer.up))]
 
-    def teach_only(self, name: str) -> None:
-        """From now on no gradient reaches the other experts; the router goes on learning.
+    def teach_only(self, names: Sequence[str]) -> None:
+        """From now on gradients reach none but the experts named; the router goes on learning.
 
         Adding an expert needs no more: the others stay as they are, to the bit, under an optimizer without weight
         decay.
         """
-        part = self._part(name)
+        parts = [self._part(name) for name in names]
         for layer in self._layers.values():
             for matrix, axis in ((layer.down, 0), (layer.up, 1)):
                 kept = torch.zeros_like(matrix)
-                kept.narrow(axis, part.start, self.plan.rank).fill_(1)
+                for part in parts:
+                    kept.narrow(axis, part.start, self.plan.rank).fill_(1)
                 matrix.register_hook(lambda gradient, kept=kept: gradient * kept)
 
     def _part(self, name: str) -> slice:
@@ -286,7 +328,7 @@ def load_experts(
         states = {name: load_file(folder / name / ADAPTER_FILE) for name in known}
         states |= {name: load_file(place / ADAPTER_FILE) for name, place in (aside or {}).items()}
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error, 120)
         raise InputError(f"{folder}: no whole set of experts ({reason}); give a folder that training wrote") from error
     width = model.get_input_embeddings().weight.shape[1]
     experts = Experts(model, plan, picture_width, width)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from slidekick.copilot.grammar import ToolCall
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.memory import require
 
 ADAPTER_CONFIG = "adapter_config.json"
+DTYPES = ("auto", "float32", "float16", "bfloat16")  # as torch names them
 _KINDS = {"processor": (Mapping, "a mapping"), "unquantized": (list, "a list")}
 _TOOLS = Path(__file__).parent / "templates" / "tools.jinja"
 
@@ -51,6 +52,8 @@ class Base:
         base = cls(**{key: value for key, value in section.items() if value is not None})
         if base.quantization not in (None, "nf4"):
             raise InputError(f"{where}: base.quantization is {base.quantization!r}; there is nf4, or none")
+        if base.dtype not in DTYPES:
+            raise InputError(f"{where}: base.dtype is {base.dtype!r}; there are {', '.join(DTYPES)}")
         return base
 
 
@@ -60,6 +63,7 @@ def load_hub(base: Base, **placement):
     placement: further options of `from_pretrained`, such as device_map. Raises InputError where there is no such model,
     or bitsandbytes is wanted and missing, ShortError where its weights do not fit into memory.
     """
+    from safetensors import SafetensorError
     from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
 
@@ -74,8 +78,8 @@ def load_hub(base: Base, **placement):
             base.name, revision=base.revision or "main", dtype=base.dtype, **options
         )
         processor = AutoProcessor.from_pretrained(base.name, revision=base.revision or "main", **base.processor)
-    except (OSError, ValueError, ImportError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        reason = first_line(error, 200)
         raise InputError(
             f"{base.name}: no image-text-to-text model could be loaded ({reason}); give mini, a folder or a hub id"
         ) from error
@@ -89,16 +93,20 @@ def load_adapter(folder: Path):
     InputError where the base cannot be loaded or does not fit.
     """
     from peft import PeftConfig, PeftModel
+    from safetensors import SafetensorError
     from transformers import AutoProcessor
 
-    config = PeftConfig.from_pretrained(str(folder))
-    model, processor = load_hub(Base(config.base_model_name_or_path or str(folder), config.revision))
-    if (folder / "processor_config.json").is_file():
-        processor = tell_tools(AutoProcessor.from_pretrained(folder))
     try:
+        config = PeftConfig.from_pretrained(str(folder))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{folder}: no adapter ({first_line(error, 200)}); give what `train sft` wrote") from error
+    model, processor = load_hub(Base(config.base_model_name_or_path or str(folder), config.revision))
+    try:
+        if (folder / "processor_config.json").is_file():
+            processor = tell_tools(AutoProcessor.from_pretrained(folder))
         merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
-    except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0][:200]
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        reason = first_line(error, 200)
         raise InputError(f"{folder}: the adapter does not fit {config.base_model_name_or_path} ({reason})") from error
     return merged.eval(), processor
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from slidekick.copilot.base import base_folder, load_tower
 from slidekick.copilot.engine import SLIDE
 from slidekick.copilot.hub import ADAPTER_CONFIG, Base, load_adapter, load_hub
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import files_hash
 
 WEIGHTS = Path(__file__).parent / "weights" / "mini"
@@ -38,16 +39,27 @@ def folder_of(name: str) -> Path:
 
 
 def load_mini(folder: Path):
-    """(model, processor): the base with the trained tower, connector and LoRA of `folder` merged in."""
+    """(model, processor): the base with the trained tower, connector and LoRA of `folder` merged in.
+
+    Raises InputError where a file of it is missing or does not fit, SourceError where the base cannot be fetched.
+    """
     from peft import PeftModel
+    from safetensors import SafetensorError
 
     model, processor = load_base(folder / TOWER)
-    merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    try:
+        merged = PeftModel.from_pretrained(model, str(folder)).merge_and_unload()
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{folder}: no adapter of mini's ({first_line(error, 160)}); train it anew") from error
     return merged.eval(), processor
 
 
 def load_base(tower: Path | None = None):
-    """(model, processor): the untrained base, with the adapted tower in `tower` where given."""
+    """(model, processor): the untrained base, with the adapted tower in `tower` where given.
+
+    Raises InputError for a tower that is missing or does not fit, SourceError where the base cannot be fetched.
+    """
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from transformers import AutoModelForImageTextToText, AutoProcessor
     from transformers.utils import logging
@@ -56,7 +68,10 @@ def load_base(tower: Path | None = None):
     folder = base_folder()
     model = AutoModelForImageTextToText.from_pretrained(folder)
     if tower is not None:
-        load_tower(model, load_file(tower))
+        try:
+            load_tower(model, load_file(tower))
+        except (OSError, SafetensorError, RuntimeError, ValueError, KeyError) as error:
+            raise InputError(f"{tower}: not mini's tower ({first_line(error, 160)}); train it anew") from error
     return model.eval(), AutoProcessor.from_pretrained(folder)
 
 

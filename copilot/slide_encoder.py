@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import write_atomic
 
 SIDE = 6  # tokens along each side, as of mini's pictures
@@ -96,7 +96,7 @@ class SlideEncoder(nn.Module):
         return weights / weights.sum(-1, keepdim=True)
 
     def save(self, folder: Path) -> None:
-        """Write encoder.safetensors (float16) and encoder.json, each atomically."""
+        """Write encoder.safetensors (float16) and, last, encoder.json, each atomically."""
         from slidekick.grounding.tower import float16_bytes
 
         write_atomic(folder / WEIGHTS, float16_bytes(self.state_dict()))
@@ -117,6 +117,6 @@ def load_slide_encoder(folder: Path) -> SlideEncoder:
         encoder = SlideEncoder(plan)
         encoder.load_state_dict({name: value.float() for name, value in load_file(folder / WEIGHTS).items()})
     except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = first_line(error, 120)
         raise InputError(f"{folder}: no slide encoder ({reason}); give what `slidekick train slides` wrote") from error
     return encoder.eval()

@@ -24,7 +24,7 @@ class SlideReader:
     tower: TileTower
     encoder: SlideEncoder
 
-    def survey(self, slide: Slide, keep: bool = True, threads: int = 2) -> Survey:
+    def survey(self, slide: Slide, keep: bool = True) -> Survey:
         """Look over a slide: read and encode its tiles, or take them from the cache. Progress goes to stderr.
 
         keep: whether the tiles' features are kept in the cache, by the file's content. Raises InputError for a slide
@@ -32,7 +32,7 @@ class SlideReader:
         """
         if slide.mpp is None:
             raise InputError(f"{slide.source}: no scale (µm per pixel) in the file; state it with --mpp")
-        return Survey(slide, slide_tiles(slide, self.tower, keep, threads), self.encoder)
+        return Survey(slide, slide_tiles(slide, self.tower, keep), self.encoder)
 
 
 def load_slide_reader(folder: Path = WEIGHTS) -> SlideReader:

@@ -15,7 +15,7 @@ import numpy as np
 from slidekick.copilot.extra_tools import ExtraTool, Field
 from slidekick.copilot.pictures import Pictures, SlidePicture
 from slidekick.copilot.survey import Survey, meant
-from slidekick.copilot.tools import NO_EXTRA, Toolbox, percent
+from slidekick.copilot.tools import NO_EXTRA, Toolbox, names_largest, percent
 from slidekick.data.composed import tissue_cases
 from slidekick.data.errors import InputError
 from slidekick.data.layout import OTHER
@@ -99,6 +99,12 @@ class SlideToolbox(Toolbox):
             return {kind: max(share, UNSEEN) for kind, share in there.items()}
         return {}
 
+    def look_for(self, concepts: Sequence[str]) -> None:
+        """See `Toolbox`. Raises InputError for the largest object of a kind: it may lie where nobody looked closely."""
+        for words in filter(names_largest, concepts):
+            raise InputError(f"{words!r} is looked for in pictures, not in whole slides; ask about a region of it")
+        super().look_for(concepts)
+
     def _find(self, concepts: list[str]) -> list[Finding]:
         tissues = [meant(words, self.survey.encoder) for words in concepts]
         structures = [words for words, named in zip(concepts, tissues, strict=True) if not named]
@@ -122,7 +128,7 @@ class SlideToolbox(Toolbox):
         shape = self.roi.pixels.shape[:2]
         found = [look.findings[words] for look in self.looks]
         if not found:
-            return Finding(words, np.zeros(shape, bool), 0.0, 0.0, None, True, words, within=np.zeros(shape, bool))
+            return self._nowhere(words, np.zeros(shape, bool))
         within, mask = np.zeros(shape, bool), np.zeros(shape, bool)
         for look, one in zip(self.looks, found, strict=True):
             window = _on_thumbnail(look.roi.region, self.roi)
@@ -131,6 +137,15 @@ class SlideToolbox(Toolbox):
         best = max(found, key=lambda one: one.presence)
         score = max((one.score for one in found if one.found), default=0.0)
         return Finding(best.concept, mask, score, best.presence, None, best.known, words, best.nearest, within=within)
+
+    def _nowhere(self, words: str, nothing: np.ndarray) -> Finding:
+        """Of a slide without a place to look at: nothing, under the vocabulary's name as on any other slide."""
+        look_up = getattr(getattr(self.segmentor, "vocabulary", None), "match", None)
+        match = None if look_up is None else look_up(words)
+        if match is not None and match.concept is None:
+            return Finding(words, nothing, 0.0, 0.0, None, False, words, match.nearest, within=nothing)
+        name = words if match is None else match.concept.name
+        return Finding(name, nothing, 0.0, 0.0, None, True, words, within=nothing)
 
     def _field(self, name: str) -> Field:
         raise InputError(f"{name} measures pictures, not whole slides; ask about a region of it")

@@ -51,10 +51,10 @@ class Outcome:
 class Toolbox:
     """The tools over one picture.
 
-    segmentor: anything with `segment(image, concepts, mpp=)` as in `slidekick.grounding.Segmentor`; None
-    gives a box whose schemas can be read but whose tools cannot run. Each concept is looked for once and
-    remembered. within: bool (H, W), a region of the picture that alone is measured; None: all of it. extra: tools of
-    other packages, by name. own_words: whether a model's words can tell what was looked at: they speak of the picture.
+    segmentor: anything with `segment(image, concepts, mpp=)` as in `slidekick.grounding.Segmentor`; None gives a box
+    that holds what it is given (`take`) and cannot look for more. Each concept is looked for once and remembered.
+    within: bool (H, W), a region of the picture that alone is measured; None: all of it. extra: tools of other
+    packages, by name. own_words: whether a model's words can tell what was looked at: they speak of the picture.
     """
 
     def __init__(
@@ -239,6 +239,11 @@ class Toolbox:
     def _item(self, kind: str, finding: Finding, value: float | None, unit: str, step: str, rle) -> Evidence:
         self._made += 1
         return Evidence(f"e{self._made}", kind, finding.concept, value, unit, finding.found, step, rle)
+
+
+def names_largest(concept: str) -> bool:
+    """Whether words ask for the largest object of a kind."""
+    return _LARGEST.fullmatch(" ".join(concept.split())) is not None
 
 
 def known_words(segmentor) -> Mapping[str, str]:

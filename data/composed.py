@@ -26,9 +26,9 @@ SCHEMA = "slidekick.composed/1"
 MPPS = (0.25, 0.5, 1.0)  # scales that slides are painted at
 TILE, STEP = 256, 4  # px of the file's tiles; from one level to the next
 QUALITY = 85  # of JPEG, as scanners have it
-SMALLEST = 1024  # px; the coarsest level's longest side is at most so
+SMALLEST = 4096  # px; the coarsest level's longest side is at most so
 MIXED = 0.25  # share of slides that show several cases
-KEPT = 512  # pictures held, 150 kB each
+KEPT = 512  # pictures held; at 0.5 µm a cell is 150 kB, at the finest scale four times so
 EDGE_PX = 3.0  # softness of a piece's outline
 INK = 0.85  # how much of the light a pen line takes
 FOLDED = 1.9  # optical density of a fold against the tissue's
@@ -151,7 +151,6 @@ def paint(layout: Layout, pools: Mapping[str, Sequence[Item]], path: Path, mpp: 
     side = cell_px(mpp)
     rows, columns = layout.cells.shape
     shape = (rows * side, columns * side)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with named_atomic(path) as part:
         coarser = _Level(part.with_suffix(".1"), shape)  # beside the file, not in /tmp: a level may take gigabytes
         with tifffile.TiffWriter(part, bigtiff=shape[0] * shape[1] > 1_000_000_000) as writer:
@@ -159,7 +158,7 @@ def paint(layout: Layout, pools: Mapping[str, Sequence[Item]], path: Path, mpp: 
             for number in range(2, 20):
                 level, coarser = coarser, _Level(part.with_suffix(f".{number}"), coarser.shape)
                 _write_level(writer, coarser.filled(level.strips()), level.shape, mpp * STEP ** (number - 1), True)
-                if max(level.shape) <= SMALLEST * STEP:
+                if max(level.shape) <= SMALLEST:
                     break
 
 
@@ -285,10 +284,9 @@ def _picture(file: Path, side: int) -> np.ndarray:
     """uint8 (side, side, 3): the middle square of a picture, resized."""
     from PIL import Image
 
-    try:
-        picture = Image.open(file).convert("RGB")
-    except (OSError, ValueError) as error:
-        raise InputError(f"{file}: cannot be read as a picture; restore it") from error
+    from slidekick.data.readers.pillow import read_picture
+
+    picture = read_picture(file).convert("RGB")
     least = min(picture.size)
     left, top = (picture.width - least) // 2, (picture.height - least) // 2
     box = (left, top, left + least, top + least)

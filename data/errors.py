@@ -26,3 +26,10 @@ class PluginError(SlidekickError):
 
 class ShortError(SlidekickError):
     """There is too little memory for what was asked; told before the system ends the process."""
+
+
+def first_line(error: BaseException, most: int = 300) -> str:
+    """The first line of an error, `most` characters at most, to be named in a line of ours; its kind where it says
+    nothing."""
+    said = str(error).strip()
+    return (said.splitlines()[0] if said else type(error).__name__)[:most]

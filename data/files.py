@@ -15,6 +15,8 @@ from typing import BinaryIO
 from slidekick.data.errors import OutputError
 
 BLOCK, BLOCKS = 65536, 64  # bytes and number of the parts of a file that name its content
+UMASK = os.umask(0)  # can only be read by setting it, for all threads at once: so once, before there are any
+os.umask(UMASK)
 
 
 def cache_dir() -> Path:
@@ -56,7 +58,7 @@ def stream_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())  # mkstemp makes files private; outputs are ordinary files
+        os.chmod(temporary, 0o666 & ~UMASK)  # mkstemp makes files private; outputs are ordinary files
         os.replace(temporary, path)
     except OSError as error:
         raise OutputError(cannot_write(path, error)) from error
@@ -70,10 +72,12 @@ def stream_atomic(path: str | os.PathLike) -> Iterator[BinaryIO]:
 def named_atomic(path: str | os.PathLike) -> Iterator[Path]:
     """As `stream_atomic`, for writers that want a name: a place to write to, in a folder of its own beside `path`.
 
-    What else is put into that folder goes with it. Raises OutputError, also where the parent folder is missing.
+    What else is put into that folder goes with it. Missing parent folders are made. Raises OutputError where the place
+    cannot be written.
     """
     path = Path(path)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
             part = Path(folder) / path.name
             yield part
@@ -90,14 +94,14 @@ def folder_atomic(path: str | os.PathLike, ours: Callable[[Path], bool]) -> Iter
     that a break between leaves either whole. Raises OutputError where it may not, or the place cannot be written.
     """
     path = Path(path)
-    if path.exists() and not (path.is_dir() and ours(path)):
-        raise OutputError(f"{path}: is there already and was not written here; move it, or choose another folder")
     temporary = None
     try:
+        if path.exists() and not (path.is_dir() and ours(path)):
+            raise OutputError(f"{path}: is there already and was not written here; move it, or choose another folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
         yield temporary
-        os.chmod(temporary, 0o777 & ~_umask())
+        os.chmod(temporary, 0o777 & ~UMASK)
         if path.exists():
             old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
             os.replace(path, old)  # onto an empty folder, which a rename may replace
@@ -154,12 +158,6 @@ def cannot_write(path: Path, error: OSError) -> str:
     reason = (error.strerror or type(error).__name__).lower()
     mend = "set SLIDEKICK_CACHE to another" if Path(path).is_relative_to(cache_dir()) else "choose another"
     return f"{path}: cannot write ({reason}); {mend} folder or free this one"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def files_hash(files: Iterable[Path]) -> str:

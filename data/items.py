@@ -15,6 +15,8 @@ from slidekick.data.errors import InputError
 
 FILE_NAME = "items.jsonl"
 SPLITS = ("train", "val", "test")
+UNLABELLED = 255  # mask value of pixels that nobody judged
+MOST_IDS = 65_535  # object ids are kept in 16 bits
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class Item:
     """One labelled picture.
 
     set: name of the folder it came from. group: patient, slide or source picture; never crosses splits.
-    mask: 8-bit class indices named by `classes` (255 = unlabelled). instances: 16-bit object ids.
+    mask: 8-bit class indices named by `classes`, or `UNLABELLED`. instances: 16-bit object ids.
     boxes: (x0, y0, x1, y1, label), points: (x, y, label), in pixels of the picture.
     mpp: µm per pixel where the source states it. extra: every other key of the line.
     """
@@ -85,20 +87,22 @@ def item_files(root: Path, sets: list[str] | None) -> list[Path]:
 
 
 def _read(file: Path) -> Iterator[Item]:
-    folder = file.resolve().parent
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                entry = json.loads(line)
-                if not isinstance(entry, dict):
-                    raise ValueError("not a JSON object")
-                if "image" in entry or "file" not in entry:
-                    yield _item(entry, folder)
-            except (ValueError, KeyError, TypeError, RecursionError) as error:
-                reason = f"{error} is missing" if isinstance(error, KeyError) else error
-                raise InputError(f"{file}:{number}: {reason}; mend or remove the line") from error
+    try:
+        folder, lines = file.resolve().parent, file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({(error.strerror or 'error').lower()}); check its rights") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            if not isinstance(entry, dict):
+                raise ValueError("not a JSON object")
+            if "image" in entry or "file" not in entry:
+                yield _item(entry, folder)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            reason = f"{error} is missing" if isinstance(error, KeyError) else error
+            raise InputError(f"{file}:{number}: {reason}; mend or remove the line") from error
 
 
 def _item(entry: dict, folder: Path) -> Item:
@@ -112,7 +116,7 @@ def _item(entry: dict, folder: Path) -> Item:
     for key in ("image", "mask", "instances"):
         if key in known:
             known[key] = folder / known[key]
-            if not known[key].is_file():
+            if not _is_file(known[key]):
                 raise ValueError(f"{key} {entry[key]!r} is not there")
     if "classes" in known:
         if not isinstance(known["classes"], dict):
@@ -126,6 +130,13 @@ def _item(entry: dict, folder: Path) -> Item:
             raise ValueError(f"{key} is {known[key]!r}, not a positive number")
     rest = {key: value for key, value in entry.items() if key not in Item.__dataclass_fields__}
     return Item(set=folder.name, extra=rest, **known)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name longer than any file's, or a folder that may not be looked into
+        return False
 
 
 def _marked(row: list, size: int, key: str) -> tuple:

@@ -108,6 +108,14 @@ class Slide:
         """(width, height) of level 0 in pixels."""
         return self.levels[0].width, self.levels[0].height
 
+    def state_scale(self, mpp: float | None) -> bool:
+        """Take a scale that was stated, in µm per pixel, where the file states none; whether it was taken. Raises
+        InputError for what is no scale."""
+        taken = self.mpp is None and mpp is not None
+        if taken:
+            self.mpp = (checked_mpp(mpp),) * 2
+        return taken
+
     def thumbnail(self, max_px: int) -> np.ndarray:
         """The whole slide, uint8 (H, W, 3) RGB, longest side at most `max_px`; never enlarged.
 

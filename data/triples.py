@@ -12,15 +12,17 @@ from functools import lru_cache
 
 import cv2
 import numpy as np
-from PIL import Image
 from scipy import ndimage
 from skimage.morphology import h_maxima
 from skimage.segmentation import watershed
 
-from slidekick.data.items import Item
+from slidekick.data.items import UNLABELLED, Item
 from slidekick.data.ontology import Ontology, SetKnowledge, Term, load_ontology
+from slidekick.data.readers.pillow import read_picture
 
-UNLABELLED = 255  # mask value of pixels that nobody judged
+# Pictures held, and as many masks and objects: half a GB of pictures of 400 px a side, as most sets have them, 3 GB of
+# such of 1000 px. What is no longer held is decoded again, in a few milliseconds.
+KEPT = 1000
 NECK = 1.75  # px by which two middles must stand out over the neck between them to be two objects
 
 
@@ -87,15 +89,15 @@ def _labelled(item: Item, labels: object) -> bool:
     return labels == "all" or (item.label is not None and item.label in labels)
 
 
-@lru_cache(maxsize=4000)
+@lru_cache(maxsize=KEPT)
 def pixels_of(path) -> np.ndarray:
-    """uint8 (H, W, 3)."""
-    return np.asarray(Image.open(path).convert("RGB"))
+    """uint8 (H, W, 3). Raises InputError where it cannot be read."""
+    return np.asarray(read_picture(path).convert("RGB"))
 
 
-@lru_cache(maxsize=4000)
+@lru_cache(maxsize=KEPT)
 def _raw(path) -> np.ndarray:
-    return np.asarray(Image.open(path))
+    return np.asarray(read_picture(path))
 
 
 def judged(triple: Triple) -> np.ndarray | None:
@@ -125,7 +127,7 @@ def shows(triple: Triple) -> bool:
     return triple.mode == "whole" or (triple.mode == "mask" and bool(truth(triple)[0].any()))
 
 
-@lru_cache(maxsize=4000)
+@lru_cache(maxsize=KEPT)
 def _objects(path, values: tuple[int, ...], how: str) -> np.ndarray | None:
     """Object ids of a mask that has none, int32 (H, W); None for "none".
 

@@ -19,7 +19,9 @@ _HOME = {
     "segment_slide": "stitch",
     "to_geojson": "export",
     "to_rle": "export",
+    "truth_of": "annotations",
     "write_geojson": "export",
+    "write_item": "annotations",
     "write_label_png": "export",
 }
 __all__ = list(_HOME)

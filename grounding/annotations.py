@@ -17,6 +17,7 @@ from PIL import Image
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
+from slidekick.data.items import MOST_IDS, UNLABELLED
 from slidekick.data.slide import Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.geojson import Shape, shapes
@@ -25,15 +26,14 @@ from slidekick.grounding.outline import Polygon, Window, fill_window, window_of,
 UNCLASSIFIED = "unclassified"  # what areas without a classification are called
 MOST_WORK = 2_000_000_000  # pixels and crossings (see `outline.work`) of one import: some seconds
 MOST_BYTES = 4_000_000_000  # of all masks of one import
-MOST_CLASSES = 254  # an 8-bit mask holds, besides 0 and NOT_JUDGED
-NOT_JUDGED = 255  # as in items.jsonl
+MOST_CLASSES = 254  # an 8-bit mask holds, besides 0 and UNLABELLED
 _SHORTEST = 1.0  # pixels of the picture: a smaller box holds nothing to outline
 
 Annotations = dict | list | Iterable[Shape]  # parsed GeoJSON, or what `read_geojson` gives
 
 
 class Truth(NamedTuple):
-    """Labels of a picture. mask: uint8 (H, W), 0 for nothing, values named by `classes`, NOT_JUDGED for areas whose
+    """Labels of a picture. mask: uint8 (H, W), 0 for nothing, values named by `classes`, UNLABELLED for areas whose
     class is to be ignored. instances: int32 (H, W), 0 or the number of a detection or cell."""
 
     mask: np.ndarray
@@ -90,7 +90,7 @@ def truth_of(data: Annotations, roi: Roi, nuclei: bool = False) -> Truth:
     count = 0
     for shape, polygons in _areas(data, nuclei):
         name = shape.name or UNCLASSIFIED
-        value = NOT_JUDGED if is_ignored(name) else values.setdefault(name, len(values) + 1)
+        value = UNLABELLED if is_ignored(name) else values.setdefault(name, len(values) + 1)
         if len(values) > MOST_CLASSES:
             raise InputError(f"more than {MOST_CLASSES} classes do not fit a mask; merge some in QuPath")
         countable = shape.kind != "annotation"
@@ -110,8 +110,8 @@ def write_item(folder: str | os.PathLike, name: str, roi: Roi, truth: Truth, spl
     Raises InputError for object numbers over 65 535, OutputError where a file cannot be written.
     """
     folder = Path(folder)
-    if truth.instances.max(initial=0) > 65535:
-        raise InputError(f"{name}: more than 65535 objects do not fit a label picture; cut it")
+    if truth.instances.max(initial=0) > MOST_IDS:
+        raise InputError(f"{name}: more than {MOST_IDS} objects do not fit a label picture; cut it")
     files = {"image": roi.pixels, "mask": truth.mask}
     if truth.instances.any():
         files["instances"] = truth.instances.astype(np.uint16)

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from slidekick.data.errors import InputError
 from slidekick.data.items import Item
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
-from slidekick.grounding.interaction import SMALLEST_OBJECT
 from slidekick.grounding.metrics import dice
+from slidekick.grounding.prompts import SMALLEST_OBJECT
 from slidekick.grounding.segmentor import Segmentor
 from slidekick.grounding.unet import ABOUT, UNetPredictor
 

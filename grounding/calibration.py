@@ -13,29 +13,25 @@ BINS = 15  # as in Guo et al. 2017
 Table = list[dict[str, float]]
 
 
-def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = BINS, equal_mass: bool = False) -> Table:
+def reliability(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> Table:
     """One row a bin that holds anything, in order: low, high (its edges), n, probability (mean), truth (share).
 
-    probability: float, any shape, 0–1; truth: bool, the same shape. Bins are (low, high], the first one with 0;
-    of equal width, or with `equal_mass` each holding about as many items, equal probabilities together (Nguyen &
-    O'Connor 2015). Raises ValueError for unequal shapes, or a probability that is NaN or outside 0–1.
+    probability: float, any shape, 0–1; truth: bool, the same shape. Bins are (low, high], the first one with 0, of
+    equal width. Raises ValueError for unequal shapes, or a probability that is NaN or outside 0–1.
     """
     probability, truth = _checked(probability, truth)
     if not probability.size:
         return []
-    edges = _equal_mass(probability, bins) if equal_mass else np.linspace(0, 1, bins + 1)
+    edges = np.linspace(0, 1, bins + 1)
     return _table(edges, _sums(probability, truth, edges))
 
 
-def expected_calibration_error(
-    probability: np.ndarray, truth: np.ndarray, bins: int = BINS, equal_mass: bool = False
-) -> float:
+def expected_calibration_error(probability: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
     """ECE, 0–1 (Naeini et al. 2015; Guo et al. 2017): |mean probability − share true| a bin, weighted by its items.
 
-    NaN without items. Arguments and errors are those of `reliability`. Equal mass is the steadier one where most
-    probabilities lie close to 0 or 1.
+    NaN without items. Arguments and errors are those of `reliability`.
     """
-    return gap(reliability(probability, truth, bins, equal_mass))
+    return gap(reliability(probability, truth, bins))
 
 
 def gap(table: Table) -> float:
@@ -47,7 +43,7 @@ def gap(table: Table) -> float:
 
 
 class PixelCalibration:
-    """Calibration of every pixel of many pictures, kept as three sums a bin and no pixel (equal width only)."""
+    """Calibration of every pixel of many pictures, kept as three sums a bin and no pixel."""
 
     def __init__(self, bins: int = BINS) -> None:
         self._edges = np.linspace(0, 1, bins + 1)
@@ -79,12 +75,6 @@ def _checked(probability: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np
     if not ((probability >= 0) & (probability <= 1)).all():
         raise ValueError("probabilities must lie in 0–1; apply a sigmoid to logits first")
     return probability.ravel(), truth.ravel()
-
-
-def _equal_mass(probability: np.ndarray, bins: int) -> np.ndarray:
-    """float64 (up to bins + 1,): the smallest probability, then the quantiles; equal ones make one bin."""
-    upper = np.quantile(probability.astype(np.float64), np.linspace(0, 1, bins + 1)[1:], method="lower")
-    return np.concatenate([[probability.min()], np.unique(upper)])
 
 
 def _sums(probability: np.ndarray, truth: np.ndarray, edges: np.ndarray) -> np.ndarray:

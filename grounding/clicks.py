@@ -23,17 +23,11 @@ Click = tuple[float, float, int]  # x, y in px of the picture, at the middle of 
 class Clicking:
     """What the clicks came to.
 
-    needed: clicks until the Dice was enough, or the most allowed; reached: whether it was; dice: after each click.
+    needed: clicks until the Dice was enough, or the most allowed; dice: after each click.
     """
 
     needed: int
-    reached: bool
     dice: tuple[float, ...]
-    clicks: tuple[Click, ...]
-
-    def to_dict(self) -> dict:
-        """JSON-ready."""
-        return {"needed": self.needed, "reached": self.reached, "dice": list(self.dice), "clicks": list(self.clicks)}
 
 
 def clicks_to(
@@ -69,7 +63,7 @@ def clicks_to(
     if go_on:
         scores += scores[-1:] * (most - len(clicks))
     first = next((count for count, score in enumerate(scores) if score >= enough), None)
-    return Clicking(most if first is None else first, first is not None, tuple(scores[1:]), tuple(clicks))
+    return Clicking(most if first is None else first, tuple(scores[1:]))
 
 
 def next_click(drawn: np.ndarray, target: np.ndarray, clicked: list[Click] | tuple[Click, ...] = ()) -> Click | None:

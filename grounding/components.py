@@ -16,13 +16,10 @@ from itertools import pairwise
 import numpy as np
 from scipy import ndimage
 
-from slidekick.grounding.outline import STEP, Polygon, doubled_area, walks
+from slidekick.grounding.outline import Polygon, doubled_area, edges, rings
 from slidekick.grounding.sizes import DRAWN
 
 CHUNK = 512  # cells; a quarter of a million at a time: some 20 MB of arrays while it is worked on
-_RIGHT, _DOWN, _LEFT, _UP = range(4)
-# direction of an edge, its outside neighbour (row, column), its start from the cell's corner (x, y)
-_SIDES = ((_RIGHT, (-1, 0), (0, 0)), (_DOWN, (0, 1), (1, 0)), (_LEFT, (1, 0), (1, 1)), (_UP, (0, -1), (0, 1)))
 
 
 @dataclass(frozen=True)
@@ -181,15 +178,9 @@ class Borders:
 
     def add(self, chunk: Chunk) -> None:
         """Note the edges of a chunk's pieces; the marked cell is on their right."""
-        edges, owners = [], []
-        middle = chunk.around[1:-1, 1:-1]
-        for direction, (row, column), corner in _SIDES:
-            outside = ~np.roll(chunk.around, (-row, -column), axis=(0, 1))[1:-1, 1:-1]
-            ys, xs = np.nonzero(middle & outside)
-            start = xs + corner[0] + chunk.columns.start, ys + corner[1] + chunk.rows.start
-            edges.append(np.stack([*start, np.full(len(ys), direction)], 1).astype(np.int32))
-            owners.append(chunk.labels[ys, xs])
-        edge, owner = np.concatenate(edges), np.concatenate(owners)
+        starts, directions, owner = edges(chunk.around, chunk.labels)
+        starts += (chunk.columns.start, chunk.rows.start)
+        edge = np.column_stack([starts, directions]).astype(np.int32)
         order = np.argsort(owner, kind="stable")
         cuts = np.searchsorted(owner[order], np.arange(1, chunk.labels.max() + 2))
         for label, (first, last) in enumerate(pairwise(cuts.tolist())):
@@ -200,24 +191,11 @@ class Borders:
         return _polygon(np.concatenate([self._edges.pop(piece) for piece in component.pieces]).astype(np.int64))
 
 
-def _polygon(edges: np.ndarray) -> Polygon:
+def _polygon(edge: np.ndarray) -> Polygon:
     """The outer ring, then the holes, (n, 2) x, y, of one component's edges; as `outline.trace` draws it."""
-    width = edges[:, 0].max() + 2
-    codes = (edges[:, 1] * width + edges[:, 0]) * 4 + edges[:, 2]
-    order = np.argsort(codes)
-    codes, edges = codes[order], edges[order]
-    directions = edges[:, 2]
-    ends = edges[:, :2] + STEP[directions]
-    vertices = (ends[:, 1] * width + ends[:, 0]) * 4
-    following = np.full(len(edges), -1)
-    for turn in (3, 0, 1):  # the last that is there wins, a right turn: stay with the same cell
-        wanted = vertices + (directions + turn) % 4
-        found = np.searchsorted(codes, wanted).clip(max=len(codes) - 1)
-        there = codes[found] == wanted
-        following[there] = found[there]
-    rings = list(walks(following.tolist(), (codes // 4).tolist()))
-    corners = [edges[walk][directions[walk] != np.roll(directions[walk], 1), :2] for walk in rings]
-    return sorted(corners, key=doubled_area, reverse=True)  # the outer ring alone has an area above 0
+    edge = edge[np.lexsort((edge[:, 2], edge[:, 0], edge[:, 1]))]  # so that no chunk's place is seen in it
+    found = [ring for ring, _ in rings(edge[:, :2], edge[:, 2])]
+    return sorted(found, key=doubled_area, reverse=True)  # the outer ring alone has an area above 0
 
 
 def _moved(cells: slice, by: int) -> slice:

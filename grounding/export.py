@@ -22,6 +22,7 @@ from scipy import ndimage
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import stream_atomic, write_atomic
+from slidekick.data.items import MOST_IDS
 from slidekick.data.slide import Region, Roi
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.measure import measure
@@ -29,7 +30,6 @@ from slidekick.grounding.outline import Polygon, trace
 from slidekick.grounding.palette import concept_colours
 
 OPENING, BETWEEN, CLOSING = b'{"type": "FeatureCollection", "features": [', b", ", b"]}"  # around features
-MOST_LABELS = 65535  # what a 16-bit label picture can number
 MOST_PIXELS = 1_000_000_000  # of a mask read back: twenty of the largest pictures
 MOST_CODES = 7  # characters a run: 35 bits hold any difference of runs within MOST_PIXELS
 _NAMESPACE = uuid.UUID("6d1f0a62-4a3e-5f0b-9f7c-2d9f5a1f7c11")  # ours, so that equal results get equal ids
@@ -131,8 +131,8 @@ def label_png(finding: Finding) -> bytes:
     Raises InputError for object numbers over 65 535.
     """
     labels = finding.mask if finding.instances is None else finding.instances
-    if labels.max(initial=0) > MOST_LABELS:
-        raise InputError(f"{finding.concept}: more than {MOST_LABELS} objects do not fit a label picture; cut it")
+    if labels.max(initial=0) > MOST_IDS:
+        raise InputError(f"{finding.concept}: more than {MOST_IDS} objects do not fit a label picture; cut it")
     stream = io.BytesIO()
     Image.fromarray(labels.astype(np.uint16)).save(stream, format="PNG")
     return stream.getvalue()

@@ -16,15 +16,15 @@ from scipy.optimize import minimize
 
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
-from slidekick.data.triples import Triple, pixels_of, shows, triples, truth
+from slidekick.data.triples import Triple, judged, pixels_of, shows, triples, truth
+from slidekick.grounding.averaging import read_checkpoint
 from slidekick.grounding.charts import curves_png
 from slidekick.grounding.evaluate import ask_all, asked, evaluate_grounding, renderer
 from slidekick.grounding.gallery import worst_and_best
-from slidekick.grounding.instances import LEAST
 from slidekick.grounding.model_card import model_card
 from slidekick.grounding.runtime import TorchNetwork
 from slidekick.grounding.segmentor import Segmentor
-from slidekick.grounding.sizes import MASK_STRIDE, SegmentorConfig
+from slidekick.grounding.sizes import LEAST, MASK_STRIDE, SegmentorConfig
 from slidekick.grounding.train import CHECKPOINT, LOG, load_config, phrase_vectors
 from slidekick.grounding.vocabulary import Calibration, Concept, Vocabulary
 
@@ -38,13 +38,11 @@ def finish(out: Path, config_path: Path, data: Path) -> dict:
 
     Writes into `out` what `save_pretrained` does, README.md, figures.json, curves.png, best.png and worst.png.
     """
-    import torch
-
     from slidekick.grounding.model import SegmentorModel
 
     config = load_config(config_path)
     model = SegmentorModel(SegmentorConfig(**config["model"]))
-    model.load_state_dict(torch.load(out / CHECKPOINT, weights_only=True)["average"])
+    model.load_state_dict(read_checkpoint(out / CHECKPOINT)["average"])
     vectors = {words: row for words, row in phrase_vectors(config["concepts"]).items() if words is not None}
     apart = config.get("kept_apart", ())
     items = {
@@ -145,7 +143,7 @@ def fit_presence(logits: np.ndarray, there: np.ndarray, concept: np.ndarray, num
 
 
 def _pixel_slope(segmentor: Segmentor, wanted: Sequence[Triple]) -> float:
-    """Slope of the mask logits that makes pixels of concepts that are there most likely."""
+    """Slope of the mask logits that makes judged pixels of concepts that are there most likely."""
     rng = np.random.default_rng(0)
     logits, marked = [], []
     for triple in wanted:
@@ -155,7 +153,9 @@ def _pixel_slope(segmentor: Segmentor, wanted: Sequence[Triple]) -> float:
         (finding,) = segmentor.segment(pixels_of(triple.item.image), [triple.concept], mpp=triple.item.scale)
         if finding.probability is None or not finding.found:
             continue
-        pick = rng.integers(mask.size, size=PIXELS)
+        seen = judged(triple)
+        places = np.arange(mask.size) if seen is None else np.flatnonzero(seen)
+        pick = places[rng.integers(len(places), size=PIXELS)]
         logits.append(_logit(finding.probability.ravel()[pick]))
         marked.append(mask.ravel()[pick])
     if not logits:

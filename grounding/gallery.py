@@ -21,6 +21,7 @@ from slidekick.grounding.palette import PALETTE
 # Sky blue and orange: told apart by all common kinds of colour blindness, and both lighter than a stained nucleus.
 TRUTH, DRAWN = PALETTE[1], PALETTE[2]
 TILE = 384  # px, the side of the square that a picture is fitted into
+SHOWN = 10  # panels of a sheet
 COLUMNS = 2  # panels in a row, two tiles each: a sheet of ten fits a screen's width without shrinking
 LINE = 1  # px of the drawn outline; the true one is twice as wide, so that it shows where they meet
 BROAD = 40  # px, the usual side of a piece in the tile from which lines are twice as wide: glands, not nuclei
@@ -31,26 +32,25 @@ PAPER, INK, FAINT = (255, 255, 255), (20, 20, 20), (232, 232, 232)
 Render = Callable[[dict], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
-def worst_and_best(rows: Sequence[dict], render: Render, folder: Path, n: int = 10, name: str = "") -> list[Path]:
-    """Write `worst.png` and `best.png` into `folder`: the `n` rows of lowest and of highest Dice; returns both paths.
+def worst_and_best(rows: Sequence[dict], render: Render, folder: Path) -> list[Path]:
+    """Write `worst.png` and `best.png` into `folder`: the `SHOWN` rows of lowest and highest Dice; returns both paths.
 
     rows: as evaluation gives them, with concept, set, item ("set/picture id"), dice, presence and there. Rows whose
     concept is not there are left out: they have no outline to compare. Between equals: by set, item and concept.
     render: row -> pixels uint8 (H, W, 3), truth and drawn, bool or object ids (H, W); called for shown rows only.
-    name: put before the file names and into the head ("nucleus" gives `nucleus-worst.png`). Without such a row
-    nothing is written and the list is empty. Files appear whole or not at all; raises OutputError where they cannot.
+    Without such a row nothing is written and the list is empty. Files appear whole or not at all; raises OutputError
+    where they cannot.
     """
     there = [row for row in rows if row["there"]]
-    worst = sorted(there, key=lambda row: (row["dice"], row["set"], row["item"], row["concept"]))[:n]
-    best = sorted(there, key=lambda row: (-row["dice"], row["set"], row["item"], row["concept"]))[:n]
+    worst = sorted(there, key=lambda row: (row["dice"], row["set"], row["item"], row["concept"]))[:SHOWN]
+    best = sorted(there, key=lambda row: (-row["dice"], row["set"], row["item"], row["concept"]))[:SHOWN]
     paths = []
     for which, chosen in (("worst", worst), ("best", best)):
         if not chosen:
             continue
-        head = f"{name}: " * bool(name) + f"{len(chosen)} {which} of {len(there)} by Dice"
+        head = f"{len(chosen)} {which} of {len(there)} by Dice"
         sheet = contact_sheet([(caption(row), *render(row)) for row in chosen], head)
-        path = Path(folder) / f"{name}-{which}.png".lstrip("-").replace(" ", "-")
-        paths.append(write_atomic(path, png_bytes(sheet)))
+        paths.append(write_atomic(Path(folder) / f"{which}.png", png_bytes(sheet)))
     return paths
 
 

@@ -188,8 +188,10 @@ def _class_name(said: object) -> str:
             parent = said.get("parentClass")  # before QuPath 0.4
         else:
             names, parent = ([] if said is None else [said]), None
-        if not isinstance(names, list) or not all(map(_is_text, names)):
-            raise _BadFeature(f"has a classification that is {_kind_of(names[0] if names else names)}, not text")
+        if not isinstance(names, list):
+            raise _BadFeature(f"has class names that are {_kind_of(names)}, not a list")
+        if wrong := [name for name in names if not _is_text(name)]:
+            raise _BadFeature(f"has a classification that is {_kind_of(wrong[0])}, not text")
         parts = [*names, *parts]
         said = parent
         if said is None:

@@ -15,7 +15,7 @@ from scipy import ndimage
 from skimage.segmentation import watershed
 
 from slidekick.grounding.components import Component, Scan
-from slidekick.grounding.sizes import DRAWN, MASK_STRIDE
+from slidekick.grounding.sizes import DRAWN, LEAST, MASK_STRIDE
 
 SMOOTH = 1.0  # mask cells; the decoder's last upsampling leaves a chequered pattern that would split nuclei
 REACH = 4  # mask cells over which that smoothing looks: four times SMOOTH
@@ -23,7 +23,6 @@ STEPS = 65535  # the interior is counted in so many while it is smoothed
 LARGE = 16.0  # mask cells from outline to middle; from here on an object's own ripples would split it
 LARGE_SMOOTH = 0.2  # of that depth: smoothing of large objects
 SEED = 0.4  # smoothed interior from which a pixel seeds an object; with SMOOTH chosen by the counts on val pictures
-LEAST = 10.0  # mask cells (of 2 × 2 window pixels); a speck is more likely stain than an object
 SHEET = 1 << 21  # mask cells of a piece's box, 0.3 GB while it is grown; larger ones are grown chunk by chunk
 DENSE = 2500  # mask cells of box for each piece of a chunk up to which growing all at once is quicker
 HALO = 160  # mask cells around such a chunk: 64 µm at the cells' finest scale, 10 nuclei
@@ -173,15 +172,14 @@ def _grow_sheet(component: Component, scan: Scan, read: Read, shape: tuple[int, 
         rows, columns = scan.chunk_of(piece)
         chunks.setdefault((rows.start, columns.start), []).append(piece)
     waiting: dict[tuple[int, int], list] = {}  # seed -> parts
-    for top, left in sorted(chunks):
-        pieces = chunks[top, left]
+    for top, row in groupby(sorted(chunks), lambda corner: corner[0]):
         # A seed that this row of chunks and those below cannot see has all its parts.
         for seed in sorted(seed for seed in waiting if seed[0] < top - HALO):
             yield from _joined(waiting.pop(seed), least)
-        core = scan.chunk_of(pieces[0])
-        members = [scan.label_of(piece) for piece in pieces]
-        for seed, part in _parts(core, members, read, shape):
-            waiting.setdefault(seed, []).append(part)
+        for pieces in map(chunks.__getitem__, row):
+            members = [scan.label_of(piece) for piece in pieces]
+            for seed, part in _parts(scan.chunk_of(pieces[0]), members, read, shape):
+                waiting.setdefault(seed, []).append(part)
     for seed in sorted(waiting):
         yield from _joined(waiting[seed], least)
 

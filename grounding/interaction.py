@@ -12,14 +12,14 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
-from slidekick.data.triples import Triple, pixels_of, truth
+from slidekick.data.triples import Triple, judged, pixels_of, truth
 from slidekick.grounding.clicks import ENOUGH, clicks_to
 from slidekick.grounding.metrics import dice
+from slidekick.grounding.prompts import SMALLEST_OBJECT
 from slidekick.grounding.segmentor import Segmentor
 
 MOST_CLICKED = 3  # pictures a concept whose clicks are counted: each costs up to ten looks
 CLICKS = 10
-SMALLEST_OBJECT = 12  # px; truth below it is a speck that nobody would point at or draw a box around
 MOST_OBJECTS = 5  # of a picture that are pointed at
 AGAIN = 3  # clicks in an object, each on what the ones before got wrong
 POINTED = ("box", "box_and_words", "click", "3_clicks")  # columns of `point_at_objects`
@@ -34,10 +34,10 @@ def count_clicks(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dict]:
     rows = []
     for concept, group in tqdm(_few(wanted).items(), desc="clicks", mininterval=5):
         for triple in group:
-            image, (mask, _) = pixels_of(triple.item.image), truth(triple)
+            image, (mask, _), seen = pixels_of(triple.item.image), truth(triple), judged(triple)
 
-            def drawn(clicks, image=image, concept=concept, mpp=triple.item.scale):
-                return segmentor.segment(image, [concept], mpp=mpp, points=clicks)[0].mask
+            def drawn(clicks, image=image, concept=concept, mpp=triple.item.scale, seen=seen):
+                return _judged(segmentor.segment(image, [concept], mpp=mpp, points=clicks)[0].mask, seen)
 
             start = drawn([])
             first = dice(start, mask)
@@ -58,10 +58,10 @@ def point_at_objects(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dic
     rows = []
     for concept, group in tqdm(_few(wanted, with_objects=True).items(), desc="objects", mininterval=5):
         for triple in group:
-            image, ids = pixels_of(triple.item.image), truth(triple)[1]
+            image, ids, seen = pixels_of(triple.item.image), truth(triple)[1], judged(triple)
 
-            def drawn(words: list[str], image=image, mpp=triple.item.scale, **prompts) -> np.ndarray:
-                return segmentor.segment(image, words, mpp=mpp, **prompts)[0].mask
+            def drawn(words: list[str], image=image, mpp=triple.item.scale, seen=seen, **prompts) -> np.ndarray:
+                return _judged(segmentor.segment(image, words, mpp=mpp, **prompts)[0].mask, seen)
 
             for number, box in _spread(ids):
                 one = ids == number
@@ -73,6 +73,11 @@ def point_at_objects(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dic
                 where = {"item": f"{item.set}/{item.id}", "group": f"{item.set} {item.group or item.id}"}
                 rows.append({"concept": concept, **where, **dict(zip(POINTED, scores, strict=True))})
     return rows
+
+
+def _judged(drawn: np.ndarray, seen: np.ndarray | None) -> np.ndarray:
+    """What is drawn on pixels that somebody judged; the truth holds no others."""
+    return drawn if seen is None else drawn & seen
 
 
 def _few(wanted: Sequence[Triple], with_objects: bool = False) -> dict[str, list[Triple]]:

@@ -24,13 +24,19 @@ DICE_SMOOTH = 16.0  # mask cells; keeps near-empty windows from dominating
 ROUNDS = 4  # of corrections; SAM has eleven
 GOES_ON = 0.6  # share of corrected prompts that are corrected once more
 ABSENT = 0.3  # weight of cells of absent concepts: presence answers for them, and they must not thin out all masks
-WEIGHTS = {"mask": 1.0, "dice": 0.7, "interior": 1.0, "presence": 0.3}
+# of the parts of the loss; corrected: Dice of what is drawn again
+WEIGHTS = {"mask": 1.0, "dice": 0.7, "interior": 1.0, "presence": 0.3, "corrected": 0.7}
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows and their prompts as tensors. index: window of each prompt. Targets as in `windows.Prompt`;
-    told: objects are told apart; asked: there are words, so presence is a fair question."""
+    """Windows (B) and their prompts (P) as tensors.
+
+    pixels: float32 (B, 3, S, S). index: int64 (P,), window of each prompt. phrases: float32 (P, PHRASE_WIDTH). clicks:
+    of each prompt, as in `windows.Prompt`, and so the targets: mask, judged and interior, float32 (P, S/2, S/2). told:
+    bool (P,), objects are told apart. present: float32 (P,), 1 where it is there. asked: bool (P,), there are words,
+    so presence is a fair question.
+    """
 
     pixels: torch.Tensor
     index: torch.Tensor
@@ -91,8 +97,9 @@ class Lesson(nn.Module):
         parts = _marks(masks, present, batch)
         logits = dict(enumerate(masks[:, 0].detach()))
         clicks = dict(enumerate(batch.clicks))
-        for _ in range(ROUNDS):
-            clicks = self._corrections(logits, clicks, batch, rng)
+        for number in range(ROUNDS):
+            asked_again = self.corrected if number == 0 else GOES_ON
+            clicks = self._corrections(logits, clicks, asked_again, batch, rng)
             if not clicks:
                 break
             pick = torch.tensor(list(clicks), device=device)
@@ -106,16 +113,16 @@ class Lesson(nn.Module):
             parts["mask"] = parts["mask"] + share * bce
             parts["interior"] = parts["interior"] + share * inner
             parts["corrected"] = parts.get("corrected", 0) + share * dice
-        loss = sum(WEIGHTS.get(name, WEIGHTS["dice"]) * part for name, part in parts.items())
+        loss = sum(WEIGHTS[name] * part for name, part in parts.items())
         return loss, {name: float(part.detach()) for name, part in parts.items()}
 
     def _corrections(
-        self, logits: dict[int, torch.Tensor], clicks: dict[int, list], batch: Batch, rng
+        self, logits: dict[int, torch.Tensor], clicks: dict[int, list], share: float, batch: Batch, rng
     ) -> dict[int, list]:
-        """Some of the prompts (number -> clicks), each with one click more, on what is wrong with its logits."""
+        """A share of the prompts (number -> clicks), each with one click more, on what is wrong with its logits."""
         further = {}
         for prompt, former in logits.items():
-            if rng.random() >= (self.corrected if len(logits) == len(batch.clicks) else GOES_ON):
+            if rng.random() >= share:
                 continue
             wanted, judged = (batch.mask[prompt] >= 0.5).cpu().numpy(), (batch.judged[prompt] > 0).cpu().numpy()
             drawn = np.where(judged, (former > 0).cpu().numpy(), wanted)
@@ -161,14 +168,11 @@ def drawing_loss(logits: torch.Tensor, target: torch.Tensor, judged: torch.Tenso
     return bce, (dice * there).sum() / there.sum().clamp(min=1)
 
 
-def interior_loss(
-    logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor, judged: torch.Tensor | None = None
-) -> torch.Tensor:
+def interior_loss(logits: torch.Tensor, target: torch.Tensor, told: torch.Tensor, judged: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of the interior where objects are told apart (told, bool (P,)); 0 where nowhere.
 
-    judged: float32 (P, h, w), cells that count; None for all.
+    logits, target, judged: float32 (P, h, w); judged: cells that count.
     """
     if not told.any():
         return logits.sum() * 0
-    weight = None if judged is None else judged[told]
-    return F.binary_cross_entropy_with_logits(logits[told], target[told], weight)
+    return F.binary_cross_entropy_with_logits(logits[told], target[told], judged[told])

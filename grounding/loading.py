@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.memory import is_refused
 from slidekick.grounding.runtime import CompiledNetwork, Network, TorchNetwork
 from slidekick.grounding.segmentor import CARD, CONFIG, MODEL, PHRASES, Segmentor
 from slidekick.grounding.sizes import PHRASE_WIDTH, SegmentorConfig
@@ -45,6 +46,8 @@ def load_segmentor(folder: Path, runtime: str) -> Segmentor:
         ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError, AttributeError,
         AssertionError, ArithmeticError,  # how SAM's modules refuse sizes that do not divide
     ) as error:  # fmt: skip
+        if is_refused(error):
+            raise
         raise InputError(
             f"{folder}: not a segmentor of this version ({type(error).__name__}); train it anew"
         ) from error

@@ -24,9 +24,9 @@ from functools import partial
 from pathlib import Path
 
 from slidekick.data.errors import InputError, OutputError, SlidekickError
-from slidekick.data.files import content_key
+from slidekick.data.files import cannot_write, content_key
 from slidekick.data.slide import Slide, open_slide
-from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork
+from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork, torch_threads
 from slidekick.grounding.segmentor import Segmentor
 from slidekick.grounding.tile_store import SlideTiling, TileLog, TileStore
 from slidekick.grounding.tiles import OVERLAP, TILE
@@ -60,39 +60,57 @@ def kept_looks(
 ) -> Iterator[list[Look]]:
     """The looks with their stores under `folder`, which goes once the block ends well and stays where it does not.
 
-    tell: told what is found there. Raises OutputError where another run is at work there, or nothing can be written.
+    tell: told what is found there. Raises OutputError where another run is at work there, or nothing can be written;
+    InputError where the slide or the weights cannot be read.
     """
-    try:
+    for look in looks:
+        look.question = _question(look, slide, segmentor)
+        look.folder = folder / hashlib.sha256(json.dumps(look.question, sort_keys=True).encode()).hexdigest()[:12]
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "lock").open("ab")
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write ({(error.strerror or 'error').lower()}); choose another") from error
     with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise OutputError(f"{folder}: another run is at work there; wait for it, or choose another --out") from None
-        for look in looks:
-            look.question = _question(look, slide, segmentor)
-            look.folder = folder / hashlib.sha256(json.dumps(look.question, sort_keys=True).encode()).hexdigest()[:12]
-            look.folder.mkdir(exist_ok=True)
-        if others := {path for path in folder.iterdir() if path.is_dir()} - {look.folder for look in looks}:
+        with _writing(folder):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise OutputError(
+                    f"{folder}: another run is at work there; wait for it, or choose another --out"
+                ) from None
+            for look in looks:
+                look.folder.mkdir(exist_ok=True)
+            others = {path for path in folder.iterdir() if path.is_dir()} - {look.folder for look in looks}
+        if others:
             tell(f"{folder} also holds tiles of {len(others)} other question(s), slides or weights; they are not used")
         yield looks
-        for look in looks:
-            shutil.rmtree(look.folder)
-        if not others:
-            shutil.rmtree(folder)
+        with _writing(folder):
+            for look in looks:
+                shutil.rmtree(look.folder)
+            if not others:
+                shutil.rmtree(folder)
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise OutputError(cannot_write(folder, error)) from error
 
 
 def _question(look: Look, slide: Slide, segmentor: Segmentor) -> dict:
     """All that decides what a tile shows."""
-    digest = hashlib.sha256(segmentor.weights.read_bytes() if segmentor.weights else b"")
+    try:
+        digest = hashlib.sha256(segmentor.weights.read_bytes() if segmentor.weights else b"")
+        content = content_key(slide.path)
+    except OSError as error:
+        reason = (error.strerror or type(error).__name__).lower()
+        raise InputError(f"{error.filename or slide.path}: cannot be read ({reason}); check its rights") from error
     for concept in look.concepts:
         digest.update(segmentor.vocabulary.vectors[concept.name].tobytes())
     return {
         "schema": SCHEMA,
-        "slide": [content_key(slide.path), slide.colour],
+        "slide": [content, slide.colour],
         "tiling": [*asdict(look.tiling).values(), TILE, OVERLAP],
         "concepts": [asdict(concept) for concept in look.concepts],
         "calibration": asdict(segmentor.vocabulary.calibration),
@@ -179,8 +197,8 @@ def _by_workers(left, slide: Slide, segmentor: Segmentor, workers: int, load: Lo
                             f"{slide.source}: a worker ended with {lost[0]}, for want of memory maybe; run the same "
                             "again with fewer --workers, what was seen is kept"
                         ) from None
-            if error:
-                raise InputError(error)
+            if error is not None:
+                raise error
             yield
     finally:
         for one in team:
@@ -199,7 +217,7 @@ def _work(opened: tuple, load: Load, left: list[tuple[Look, int]], parent: int, 
                     return
                 said.put(None)
     except SlidekickError as error:
-        said.put(str(error))
+        said.put(error)
 
 
 def _loaded(folder: Path, runtime: str) -> Segmentor:
@@ -214,12 +232,8 @@ def _one_thread(segmentor: Segmentor) -> Iterator[Segmentor]:
         alone = CompiledNetwork(network.config, segmentor.weights, partial(_again, segmentor.weights), threads=1)
         yield Segmentor(alone, segmentor.vocabulary, segmentor.weights)
     elif isinstance(network, TorchNetwork):
-        import torch
-
-        before = torch.get_num_threads()
-        torch.set_num_threads(1)
-        yield segmentor
-        torch.set_num_threads(before)
+        with torch_threads(1):
+            yield segmentor
     else:
         yield segmentor
 

@@ -9,7 +9,7 @@ clicks are in `clicks.py`, intervals come from `data/statistics.py`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -115,7 +115,7 @@ def object_counts(
 
 
 def micro_f1(counts: np.ndarray) -> float:
-    """pmF1 of SAM 3, 0–1, from `object_counts` of pictures: int (pictures, thresholds, 3).
+    """pmF1 of SAM 3 (§E.3, arXiv 2511.16719), 0–1, from `object_counts` of pictures: int (pictures, thresholds, 3).
 
     At each threshold the counts of the pictures that hold the concept are summed to one F1; the F1s are averaged.
     Pictures without a true object are left out: what is drawn there is `presence_mcc`'s to punish. NaN where no
@@ -126,16 +126,6 @@ def micro_f1(counts: np.ndarray) -> float:
         return float("nan")
     found, vain, missed = counts[there].sum(axis=0).T
     return float(np.mean(2 * found / (2 * found + vain + missed)))
-
-
-def positive_micro_f1(
-    pairs: Iterable[tuple[np.ndarray, np.ndarray]], thresholds: Sequence[float] = IOU_THRESHOLDS
-) -> float:
-    """pmF1 of SAM 3 (§E.3, arXiv 2511.16719), 0–1, over pictures: `micro_f1` of their `object_counts`.
-
-    pairs: drawn ids and true ids, int (H, W) each; for regions see `as_objects`.
-    """
-    return micro_f1(np.array([object_counts(drawn, true, thresholds) for drawn, true in pairs]))
 
 
 def presence_mcc(there: np.ndarray, said: np.ndarray) -> float:

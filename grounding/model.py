@@ -16,6 +16,7 @@ from typing import NamedTuple
 import timm
 import torch
 from segment_anything.modeling import ImageEncoderViT, MaskDecoder, PromptEncoder, TwoWayTransformer
+from timm.layers import Conv2dSame
 from torch import nn
 from torch.nn import functional as F
 
@@ -60,6 +61,9 @@ class PyramidEncoder(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = timm.create_model(ARCHITECTURE, features_only=True, pretrained=False)
+        for name, part in [*self.body.named_modules()]:
+            if isinstance(part, Conv2dSame):
+                self.body.set_submodule(name, EvenConv(part))
         finest, fine, *rest = self.body.feature_info.channels()
         self.lateral = nn.ModuleList(nn.Conv2d(channels, width, 1) for channels in (fine * 4, *rest))
         self.merge = nn.Sequential(
@@ -84,6 +88,23 @@ def _skip(channels: int, width: int) -> nn.Sequential:
     nn.init.zeros_(last.weight)  # starts as no skip at all
     nn.init.zeros_(last.bias)
     return nn.Sequential(nn.Conv2d(channels, width, 3, padding=1), nn.GELU(), last)
+
+
+class EvenConv(nn.Conv2d):
+    """A convolution at stride 2 that pads as TensorFlow does where sides are even: by numbers, which a graph can add to
+    the convolution, and not by what it works out from each picture's sides."""
+
+    def __init__(self, same: Conv2dSame) -> None:
+        super().__init__(
+            same.in_channels, same.out_channels, same.kernel_size, same.stride, groups=same.groups,
+            bias=same.bias is not None,
+        )  # fmt: skip
+        self.weight, self.bias = same.weight, same.bias
+        before = (same.kernel_size[0] - 2) // 2
+        self.sides = (before, same.kernel_size[0] - 2 - before) * 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return super().forward(F.pad(x, self.sides))
 
 
 class FineMaskDecoder(MaskDecoder):

@@ -19,7 +19,7 @@ from slidekick.grounding.sizes import (
     OBJECT_SHARES,
     POSITIVE,
 )
-from slidekick.grounding.tiles import warp
+from slidekick.grounding.tiles import sigmoid, warp
 
 NAMELESS = "object"  # what a finding is called that no words name
 USUAL = 0.3  # of the window's side that a box fills, as in training
@@ -136,7 +136,7 @@ def _back(logits: np.ndarray, matrix: np.ndarray, zoom: float, side: int, shape:
     )  # fmt: skip
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     part = cv2.warpAffine(logits, there, (x1 - x0, y1 - y0), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return np.s_[y0:y1, x0:x1], 0.5 * np.tanh(0.5 * part) + 0.5
+    return np.s_[y0:y1, x0:x1], sigmoid(part)
 
 
 def _rows(values: Sequence | None, what: str) -> list:

@@ -12,16 +12,17 @@ from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_PO
 
 BOX_NOISE = 0.1  # of a side, standard deviation; SAM's
 MAX_BOX_NOISE = 20.0  # px; SAM's
+SMALLEST_OBJECT = 12  # px; what is below it is a speck that nobody would point at or draw a box around
 Click = tuple[float, float, int]
 
 
 def pick_object(mask: np.ndarray, ids: np.ndarray | None, rng: np.random.Generator) -> np.ndarray | None:
-    """One object of `mask` (bool), by ids or else by connected pieces; None where it has none of 12 px or more."""
+    """One object of `mask` (bool), by ids or else by connected pieces; None where none has `SMALLEST_OBJECT` px."""
     if ids is None:
         ids = cv2.connectedComponents(mask.astype(np.uint8))[1]
     areas = np.bincount(ids[mask].ravel(), minlength=1)
     areas[0] = 0
-    large = np.flatnonzero(areas >= 12)
+    large = np.flatnonzero(areas >= SMALLEST_OBJECT)
     return mask & (ids == rng.choice(large)) if len(large) else None
 
 

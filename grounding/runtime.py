@@ -7,22 +7,24 @@ it is several times faster than torch, needs a fraction of its memory, and torch
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from slidekick.data.errors import OutputError
-from slidekick.data.files import cache_dir, check_writable, write_atomic
+from slidekick.data.errors import OutputError, first_line
+from slidekick.data.files import cache_dir, cannot_write, check_writable, write_atomic
+from slidekick.data.memory import is_refused
 from slidekick.grounding.sizes import SegmentorConfig
 
-GRAPHS = 4  # version of the graphs; a change of `_graphs` raises it
+GRAPHS = 5  # version of the graphs; a change of `_graphs` raises it
 # OpenVINO pins threads by default, those of every process to the same cores: two workers then share one.
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
 
@@ -94,6 +96,20 @@ class TorchNetwork:
                 features, tensor(phrases), tensor(points), tensor(labels), tensor(former)
             )
         return masks.cpu().numpy(), present.cpu().numpy()
+
+
+@contextlib.contextmanager
+def torch_threads(number: int) -> Iterator[None]:
+    """So many threads for torch meanwhile; 0 leaves them as they are."""
+    import torch
+
+    before = torch.get_num_threads()
+    if number:
+        torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class CompiledNetwork:
@@ -187,16 +203,27 @@ def write_graph(module, example: tuple, shapes: list, path: Path) -> None:
     """Write one graph in float16, atomically: first under another name, the .xml (which is looked for) last.
 
     module: a torch module. example: its inputs. shapes: of the inputs, −1 where they vary.
+    Raises OutputError where they cannot be written.
     """
     openvino = openvino_package()
-    path.parent.mkdir(parents=True, exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the tracer notes each Python number in SAM's code; shapes are tested
         graph = openvino.convert_model(module, example_input=example, input=shapes)
     part = path.with_name(f"{path.stem}-{os.getpid()}.xml")
-    openvino.save_model(graph, part, compress_to_fp16=True)
-    for suffix in (".bin", ".xml"):
-        os.replace(part.with_suffix(suffix), path.with_suffix(suffix))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        openvino.save_model(graph, part, compress_to_fp16=True)
+        for suffix in (".bin", ".xml"):
+            os.replace(part.with_suffix(suffix), path.with_suffix(suffix))
+    except OSError as error:
+        raise OutputError(cannot_write(path, error)) from error
+    except RuntimeError as error:  # OpenVINO's way to say that a disk is full
+        if is_refused(error):
+            raise
+        raise OutputError(cannot_write(path, OSError(errno.EIO, first_line(error)))) from error
+    finally:
+        for suffix in (".bin", ".xml"):
+            part.with_suffix(suffix).unlink(missing_ok=True)
 
 
 def _graphs(model) -> dict[str, tuple]:

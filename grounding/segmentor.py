@@ -22,7 +22,7 @@ from slidekick.grounding.instances import label_at_full_size
 from slidekick.grounding.pointing import NAMELESS, Clicks, checked_boxes, checked_points, outline_objects
 from slidekick.grounding.runtime import Maps, Network
 from slidekick.grounding.sizes import DRAWN, FILLED, MASK_STRIDE, PHRASE_WIDTH
-from slidekick.grounding.tiles import SMALLEST, Canvas, Tiling, rescale
+from slidekick.grounding.tiles import SMALLEST, Canvas, Tiling, rescale, sigmoid
 from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -227,11 +227,6 @@ class Segmentor:
         score = float(drawn[mask].mean()) if mask.any() else 0.0
         presence = float(sigmoid(self.vocabulary.calibration.presence * canvas.presence))
         return Finding(concept.name, mask, score, presence, instances, True, words, None, drawn)
-
-
-def sigmoid(logits):
-    """1 / (1 + e^−x), float32, without overflow."""
-    return 0.5 * np.tanh(0.5 * np.asarray(logits, np.float32)) + 0.5
 
 
 def zoom_for(concept: Concept, mpp: tuple[float, float] | None, longest: int) -> float:

@@ -14,6 +14,7 @@ UPSCALING = 4  # SAM's decoder draws at a quarter of a cell of the embedding
 MASK_STRIDE = 2  # window px of a cell of our masks
 FILLED = 0.7  # of a window's side that a picture must fill; the rest is mirrored
 DRAWN = 0.5  # probability from which a pixel belongs to the concept
+LEAST = 10.0  # mask cells of an object; a smaller speck is more likely stain
 OBJECT_SHARES = (0.1, 0.7)  # of a window's side that an object fills which is pointed at
 CLOSEST = 3.0  # zoom beyond which nothing more is seen of it
 PHRASE_WIDTH = 384  # of a phrase's vector
@@ -40,11 +41,6 @@ class SegmentorConfig:
     def stride(self) -> int:
         """px of a cell of the embedding."""
         return MASK_STRIDE * UPSCALING if self.encoder == PYRAMID else 16
-
-    @property
-    def mask_stride(self) -> int:
-        """px of a cell of a mask."""
-        return self.stride // UPSCALING
 
     @property
     def knows_words(self) -> bool:

@@ -21,29 +21,20 @@ import numpy as np
 from scipy import ndimage
 
 from slidekick.data.errors import InputError
-from slidekick.data.files import check_writable, stream_atomic, write_atomic
+from slidekick.data.files import check_writable, write_atomic
 from slidekick.data.slide import Region, Slide
 from slidekick.data.tissue import TissueMask, tissue_mask
 from slidekick.grounding.components import Borders, Chunk, Scan
-from slidekick.grounding.export import (
-    BETWEEN,
-    CLOSING,
-    OPENING,
-    Place,
-    area_numbers,
-    feature,
-    object_numbers,
-    unique_slugs,
-)
+from slidekick.grounding.export import Place, area_numbers, object_numbers
 from slidekick.grounding.instances import grow_components
 from slidekick.grounding.label_pyramid import LabelCanvas
 from slidekick.grounding.looking import Look, Progress, kept_looks, look_at_all
 from slidekick.grounding.outline import Polygon, trace
-from slidekick.grounding.palette import concept_colours
-from slidekick.grounding.segmentor import Segmentor, sigmoid, zoom_for
+from slidekick.grounding.segmentor import Segmentor, zoom_for
 from slidekick.grounding.sizes import MASK_STRIDE
+from slidekick.grounding.slide_output import slide_output
 from slidekick.grounding.tile_store import SlideTiling, TileStore
-from slidekick.grounding.tiles import OVERLAP
+from slidekick.grounding.tiles import OVERLAP, sigmoid
 from slidekick.grounding.vocabulary import Concept
 
 SCHEMA = "slidekick.slide-segment/1"
@@ -150,18 +141,15 @@ def segment_slide(
     tissue = tissue_mask(slide)
     with kept_looks(out / f"{stem}.tiles", _looks(slide, segmentor, meant, tissue), slide, segmentor, tell) as looks:
         look_at_all(looks, slide, segmentor, workers, load, progress, tell)
-        stores = {concept.name: (look, index) for look in looks for index, concept in enumerate(look.concepts)}
-        findings = [_blank(words, concept, segmentor, slide) for words, concept in zip(concepts, meant, strict=True)]
+        findings = [_blank(words, concept, segmentor) for words, concept in zip(concepts, meant, strict=True)]
         first: dict[str, SlideFinding] = {}
         for finding in findings:
             if finding.known:
                 first.setdefault(finding.concept, finding)
-        with _Output(out, stem, slide, list(first)) as output:
+        with _stores(looks) as stores, slide_output(out, stem, slide, list(first)) as output:
             for finding in first.values():
-                look, index = stores[finding.concept]
-                concept = look.concepts[index]
-                with contextlib.closing(look.store()) as store:
-                    _draw(finding, concept, store, index, segmentor, slide, tissue, output, progress)
+                concept, store, index = stores[finding.concept]
+                _draw(finding, concept, store, index, segmentor, slide, tissue, output, progress)
         for number, finding in enumerate(findings):
             if finding.known and finding is not first[finding.concept]:  # asked for twice in other words
                 findings[number] = SlideFinding(**{**vars(first[finding.concept]), "prompt": finding.prompt})
@@ -184,7 +172,18 @@ def _looks(slide: Slide, segmentor: Segmentor, meant: list[Concept | None], tiss
     ]
 
 
-def _blank(words: str, concept: Concept | None, segmentor: Segmentor, slide: Slide) -> SlideFinding:
+@contextlib.contextmanager
+def _stores(looks: list[Look]) -> Iterator[dict[str, tuple[Concept, TileStore, int]]]:
+    """Of each concept by name: itself, the store of its tiles and its place in that; a look's logs are read once."""
+    with contextlib.ExitStack() as stack:
+        found = {}
+        for look in looks:
+            store = stack.enter_context(contextlib.closing(look.store()))
+            found |= {concept.name: (concept, store, index) for index, concept in enumerate(look.concepts)}
+        yield found
+
+
+def _blank(words: str, concept: Concept | None, segmentor: Segmentor) -> SlideFinding:
     if concept is None:
         nearest = segmentor.vocabulary.nearest(words) if segmentor.vocabulary.concepts else None
         return SlideFinding(words, words, known=False, nearest=nearest)
@@ -341,40 +340,6 @@ class _Tally:
             for cells, scale, side in zip(box[::-1], self._scale, self._slide, strict=True)
         )
         return left, top, right - left, bottom - top
-
-
-class _Output(contextlib.ExitStack):
-    """The files of one run: features as they come, label pictures concept by concept."""
-
-    def __init__(self, folder: Path, stem: str, slide: Slide, concepts: list[str]) -> None:
-        super().__init__()
-        self.folder, self._stem, self._slide = folder, stem, slide
-        self._colours = concept_colours(concepts)
-        self._slugs = dict(zip(concepts, unique_slugs(concepts), strict=True))
-        self.files = {"geojson": folder / f"{stem}.geojson", "ndjson": folder / f"{stem}.ndjson"}
-        self._collection = self.enter_context(stream_atomic(self.files["geojson"]))
-        self._lines = self.enter_context(stream_atomic(self.files["ndjson"]))
-        self._collection.write(OPENING)
-        self._some = False
-
-    def add(self, concept: str, kind: str, polygons: list[Polygon], place: Place, numbers: dict, number: int) -> None:
-        """One feature into both files."""
-        classification = {"name": concept, "color": list(self._colours[concept])}
-        seed = (self._slide.source, 0, 0, *self._slide.dimensions, concept, number)
-        text = json.dumps(feature(kind, polygons, place, classification, numbers, seed)).encode()
-        self._collection.write((BETWEEN if self._some else b"") + text)
-        self._lines.write(text + b"\n")
-        self._some = True
-
-    def labels(self, concept: str, canvas: LabelCanvas, um_per_px: float, lookup: Callable[[int], int]) -> None:
-        """A concept's label picture."""
-        path = self.folder / f"{self._stem}.{self._slugs[concept]}.labels.ome.tif"
-        self.files[f"labels of {concept}"] = canvas.write(path, um_per_px, lookup)
-
-    def __exit__(self, kind, *more):
-        if kind is None:
-            self._collection.write(CLOSING)
-        return super().__exit__(kind, *more)
 
 
 def _table(findings: list[SlideFinding]) -> str:

@@ -21,9 +21,10 @@ import cv2
 import numpy as np
 
 from slidekick.data.errors import InputError, OutputError
+from slidekick.data.files import cannot_write
 from slidekick.data.slide import Region, Slide
 from slidekick.grounding.sizes import MASK_STRIDE
-from slidekick.grounding.tiles import OVERLAP, TILE
+from slidekick.grounding.tiles import OVERLAP, TILE, taper_of
 
 STEP = TILE - OVERLAP  # px from one tile to the next
 LEVELS = 256  # probabilities are kept as the middle of so many equal steps, so that 0.5 parts them as before
@@ -55,11 +56,6 @@ class SlideTiling:
         if tiling.number > MOST_TILES:
             raise InputError(f"{slide.source}: {tiling.number} tiles at a zoom of {zoom:g}; correct its --mpp")
         return tiling
-
-    @property
-    def cell(self) -> float:
-        """Level-0 pixels of a mask cell's side."""
-        return self.unit * MASK_STRIDE / OVERLAP
 
     @cached_property
     def shape(self) -> tuple[int, int]:
@@ -164,9 +160,7 @@ class TileStore:
                 continue
             if not self._take(len(self._files) - 1, said):
                 self.strangers.append(path)
-        rows, columns = (np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)) for n in (TILE // MASK_STRIDE,) * 2)
-        most = OVERLAP // MASK_STRIDE
-        self._taper = np.outer(rows.clip(max=most), columns.clip(max=most)).astype(np.uint32)
+        self._taper = taper_of((TILE, TILE), OVERLAP)
 
     def close(self) -> None:
         for file in self._files:
@@ -230,8 +224,7 @@ class TileStore:
 
 
 def _unwritten(folder: Path, error: OSError) -> OutputError:
-    reason = (error.strerror or type(error).__name__).lower()
-    return OutputError(f"{folder}: cannot write ({reason}); mend that and run the same again, what was seen is kept")
+    return OutputError(f"{cannot_write(folder, error)} and run the same again, what was seen is kept")
 
 
 def _records(file: int) -> Iterable[tuple[int, int, bytes]]:

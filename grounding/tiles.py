@@ -9,8 +9,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
-from slidekick.grounding.instances import LEAST, grow_instances
-from slidekick.grounding.sizes import DRAWN, MASK_STRIDE
+from slidekick.grounding.instances import grow_instances
+from slidekick.grounding.sizes import DRAWN, LEAST, MASK_STRIDE
 
 TILE = 640  # px; largest square seen at once: most fields of view, at little memory
 SMALLEST = 256  # px; what the network was trained on at least, the rest of the tile is mirrored
@@ -47,12 +47,25 @@ class Tiling:
 
     @property
     def taper(self) -> np.ndarray:
-        """Weight of a tile's mask cells, falling towards its rim, so that neighbours blend."""
-        rows, columns = (
-            np.minimum(np.arange(1, n + 1), np.arange(n, 0, -1)).clip(max=OVERLAP // MASK_STRIDE).astype(np.float32)
-            for n in (side // MASK_STRIDE for side in self.tile)
-        )
-        return np.outer(rows, columns)
+        """`taper_of` its tiles, float32."""
+        return taper_of(self.tile, OVERLAP).astype(np.float32)
+
+
+def taper_of(tile: tuple[int, int], overlap: int) -> np.ndarray:
+    """Weight of each mask cell of a tile, uint32 (h, w), falling towards its rim, so that neighbours blend.
+
+    tile: (height, width) in px. overlap: px over which it falls.
+    """
+    rows, columns = (
+        np.minimum(np.arange(1, cells + 1), np.arange(cells, 0, -1)).clip(max=overlap // MASK_STRIDE)
+        for cells in (side // MASK_STRIDE for side in tile)
+    )
+    return np.outer(rows, columns).astype(np.uint32)
+
+
+def sigmoid(logits):
+    """1 / (1 + e^−x), float32, without overflow."""
+    return 0.5 * np.tanh(0.5 * np.asarray(logits, np.float32)) + 0.5
 
 
 def _axis(length: int) -> tuple[int, list[int]]:
@@ -126,11 +139,12 @@ def warp(array: np.ndarray, matrix: np.ndarray, side: int, nearest: bool = False
 
 
 def _around(array: np.ndarray, matrix: np.ndarray, side: int, margin: int) -> tuple[np.ndarray, np.ndarray]:
-    """The part of `array` that the window shows and `margin` px more, and its matrix; all of it near the edge."""
+    """The part of `array` that the window shows or mirrors, and `margin` px more; and its matrix."""
     corners = np.array([[x, y] for x in (0, side) for y in (0, side)]) - matrix[:, 2]
     seen = np.linalg.solve(matrix[:, :2], corners.T)
     low, high = np.floor(seen.min(1)).astype(int) - margin, np.ceil(seen.max(1)).astype(int) + margin
-    if (low < 0).any() or (high > array.shape[1::-1]).any():
-        return array, matrix
+    size = np.array(array.shape[1::-1])
+    mirrored_to, mirrored_from = -low + 1, 2 * size - 2 - high  # px −n shows px n, and px size − 1 + n size − 1 − n
+    low, high = np.minimum(low, mirrored_from).clip(0), np.minimum(np.maximum(high, mirrored_to), size)
     shift = matrix[:, 2] + matrix[:, :2] @ low
     return array[low[1] : high[1], low[0] : high[0]], np.column_stack([matrix[:, :2], shift])

@@ -7,8 +7,6 @@ What a step asks is in `lesson.py`, what it looks at in `windows.py`; evaluation
 from __future__ import annotations
 
 import json
-import math
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +20,15 @@ from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
 from slidekick.data.ontology import load_ontology
+from slidekick.grounding.averaging import (
+    begin_average,
+    falling,
+    keep_statistics,
+    moved,
+    read_checkpoint,
+    update_average,
+    write_checkpoint,
+)
 from slidekick.grounding.lesson import Lesson, collate, point_tensors
 from slidekick.grounding.model import SegmentorModel
 from slidekick.grounding.sizes import PHRASE_WIDTH, PYRAMID, SegmentorConfig
@@ -86,13 +93,14 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     vectors = phrase_vectors(config["concepts"])
     start = config.get("start")
     model = build(config, Path(start) if start else None)
-    average = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    average = begin_average(model)
     optimizer = _optimizer(model, plan)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, plan["warmup"], total))
     first = _load_checkpoint(out, model, optimizer, schedule, average) if resume else 0
     unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # no click in a step: no click's weights
     accelerator = Accelerator(cpu=not torch.cuda.is_available(), kwargs_handlers=[unused])
     lesson, optimizer = accelerator.prepare(Lesson(model, plan["corrected"]), optimizer)
+    average = moved(average, accelerator.device)  # where `prepare` has put the model
     _trim_log(out / LOG, first)
     log: dict = {}
     began = time.monotonic()
@@ -100,12 +108,12 @@ def train(config_path: Path, data: Path, out: Path, resume: bool = False, steps:
     for step in bar:
         log = _step(accelerator, lesson, optimizer, sampler, vectors, step) | {"rate": schedule.get_last_lr()[-1]}
         schedule.step()
-        _update_average(average, model, min(plan["ema"], (1 + step) / (10 + step)))
+        update_average(average, model, plan["ema"], step)
         if not accelerator.is_main_process:
             continue
         if (step + 1) % plan["validate_every"] == 0 and watched.names:
             log |= validate(model, average, watched, vectors)
-        if (step + 1) % plan["log_every"] == 0:
+        if (step + 1) % plan["log_every"] == 0 or step + 1 == total:  # `finish` draws curves of what is logged
             entry = {"step": step + 1, "minutes": (time.monotonic() - began) / 60, **log}
             out.mkdir(parents=True, exist_ok=True)
             with (out / LOG).open("a") as stream:
@@ -122,9 +130,7 @@ def _taught(items: Sequence[Item], config: dict) -> list[Item]:
 
 def _step(accelerator, lesson, optimizer, sampler: Sampler, vectors: dict, step: int) -> dict[str, float]:
     lesson.train()
-    for module in lesson.modules():  # ImageNet statistics are kept: batches this small would wobble them
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
+    keep_statistics(lesson)
     side = sampler.side(step)
     number = max(2, round(sampler.plan["batch"] * (BASE_SIDE / side) ** 2))
     first = accelerator.process_index * number  # each process draws windows of its own
@@ -177,33 +183,24 @@ def _optimizer(model: SegmentorModel, plan: dict) -> torch.optim.Optimizer:
 
 
 def _rate(step: int, warmup: int, total: int) -> float:
-    """Linear warm-up, then half a cosine down to 2 %."""
+    """Linear warm-up, then `falling`."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-
-def _update_average(average: dict, model: SegmentorModel, decay: float) -> None:
-    for name, tensor in model.state_dict().items():
-        if tensor.dtype.is_floating_point:
-            average[name].lerp_(tensor.detach(), 1 - decay)
+    return falling((step - warmup) / max(1, total - warmup))
 
 
 def _save_checkpoint(out: Path, model, optimizer, schedule, average: dict, step: int) -> None:
-    out.mkdir(parents=True, exist_ok=True)
     state = {
         "model": model.state_dict(), "average": average, "optimizer": optimizer.state_dict(),
         "schedule": schedule.state_dict(), "step": step,
     }  # fmt: skip
-    temporary = out / f"{CHECKPOINT}.part"
-    torch.save(state, temporary)
-    os.replace(temporary, out / CHECKPOINT)
+    write_checkpoint(out / CHECKPOINT, state)
 
 
 def _load_checkpoint(out: Path, model, optimizer, schedule, average: dict) -> int:
     if not (out / CHECKPOINT).exists():
         return 0
-    state = torch.load(out / CHECKPOINT, weights_only=True)
+    state = read_checkpoint(out / CHECKPOINT)
     model.load_state_dict(state["model"])
     optimizer.load_state_dict(state["optimizer"])
     schedule.load_state_dict(state["schedule"])

@@ -20,9 +20,9 @@ from torch.nn import functional as F
 
 from slidekick.data.errors import InputError
 from slidekick.grounding.instances import label_at_full_size
-from slidekick.grounding.segmentor import sigmoid, zoom_for
+from slidekick.grounding.segmentor import zoom_for
 from slidekick.grounding.sizes import DRAWN
-from slidekick.grounding.tiles import Canvas, Tiling, rescale
+from slidekick.grounding.tiles import Canvas, Tiling, rescale, sigmoid
 from slidekick.grounding.tower import ARCHITECTURE, to_tensor
 from slidekick.grounding.vocabulary import Concept
 

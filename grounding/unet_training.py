@@ -6,11 +6,9 @@ checkpoint. Nothing is chosen on validation pictures.
 
 from __future__ import annotations
 
-import io
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from time import monotonic
@@ -26,15 +24,23 @@ from slidekick.data.files import write_atomic
 from slidekick.data.items import Item, load_items
 from slidekick.data.triples import Triple, shows, triples
 from slidekick.grounding import tower
+from slidekick.grounding.averaging import (
+    begin_average,
+    falling,
+    keep_statistics,
+    read_checkpoint,
+    update_average,
+    write_checkpoint,
+)
 from slidekick.grounding.lesson import WEIGHTS as SHARES
 from slidekick.grounding.lesson import drawing_loss, interior_loss
+from slidekick.grounding.runtime import torch_threads
 from slidekick.grounding.sizes import MASK_STRIDE
 from slidekick.grounding.train import load_config
 from slidekick.grounding.unet import ABOUT, WEIGHTS, UNet
 from slidekick.grounding.windows import cut, interior_map, stain_jitter, window
 
 CHECKPOINT = "checkpoint.pt"
-LAST_RATE = 0.02  # of the learning rate, at the end of the cosine
 CLIP = 1.0
 
 
@@ -151,7 +157,7 @@ def train_unet(
     if not draws.names:
         raise InputError(f"{set_name}: no train picture marks a concept; leave the set out")
     folder = Path(out) / set_name
-    with _threads(threads):
+    with torch_threads(threads):
         run = _Run(draws.kinds, config.plan)
         run.load(folder / CHECKPOINT)
         saved, began = run.spent, monotonic() - run.spent
@@ -170,17 +176,6 @@ def train_unet(
     write_atomic(folder / ABOUT, json.dumps(about, indent=1))  # last: its presence says that all is there
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return about
-
-
-@contextmanager
-def _threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    if number:
-        torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 class Draws:
@@ -261,33 +256,27 @@ class _Run:
         names = set(body.state_dict())
         body.load_state_dict({name: t for name, t in tower.imagenet_state().items() if name in names})
         self.model.train()
-        for module in self.model.modules():  # ImageNet statistics are kept: batches this small would wobble them
-            if isinstance(module, nn.BatchNorm2d):
-                module.eval()
+        keep_statistics(self.model)
         rest = [*self.model.up.parameters(), *self.model.head.parameters()]
         self.rates = (plan.encoder_learning_rate, plan.learning_rate)
         groups = [{"params": list(body.parameters())}, {"params": rest}]
         self.optimizer = torch.optim.AdamW(groups, weight_decay=plan.weight_decay)
-        self.average = {name: tensor.detach().clone() for name, tensor in self.model.state_dict().items()}
+        self.average = begin_average(self.model)
         self.steps, self.spent = 0, 0.0
 
     def step(self, draws: Draws, progress: float) -> float:
         """One step at `progress` (0–1) of the cosine; the loss."""
         warm = min(1.0, (self.steps + 1) / max(1, self.plan.warmup))
-        cosine = LAST_RATE + (1 - LAST_RATE) * 0.5 * (1 + math.cos(math.pi * progress))
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
-            group["lr"] = rate * warm * cosine
+            group["lr"] = rate * warm * falling(progress)
         pixels, *targets = draws.batch(self.steps)
         loss = unet_loss(self.model, self.model(pixels), *targets)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), CLIP)
         self.optimizer.step()
+        update_average(self.average, self.model, self.plan.ema, self.steps)
         self.steps += 1
-        decay = min(self.plan.ema, self.steps / (10 + self.steps))
-        for name, tensor in self.model.state_dict().items():
-            if tensor.dtype.is_floating_point:
-                self.average[name].lerp_(tensor.detach(), 1 - decay)
         return float(loss.detach())
 
     def save(self, file: Path) -> None:
@@ -296,15 +285,13 @@ class _Run:
             "model": self.model.state_dict(), "average": self.average, "optimizer": self.optimizer.state_dict(),
             "steps": self.steps, "spent": self.spent, "concepts": self.model.names,
         }  # fmt: skip
-        stream = io.BytesIO()
-        torch.save(state, stream)
-        write_atomic(file, stream.getvalue())
+        write_checkpoint(file, state)
 
     def load(self, file: Path) -> None:
         """Go on from a checkpoint, if there is one. Raises InputError for one of other concepts."""
         if not file.exists():
             return
-        state = torch.load(file, weights_only=True)
+        state = read_checkpoint(file)
         if state["concepts"] != self.model.names:
             raise InputError(f"{file}: is of {', '.join(state['concepts'])}; remove it, or give another --out")
         self.model.load_state_dict(state["model"])

@@ -17,6 +17,7 @@ import numpy as np
 
 from slidekick.data.errors import SourceError
 from slidekick.data.ontology import plain
+from slidekick.grounding.sizes import LEAST
 
 SAME_MEANING = 0.75  # cosine from which other words are taken for a known one; docs/experiments.md has the choice
 
@@ -28,9 +29,10 @@ class Concept:
     level: region, structure or cell; kind: "object" (counted) or "region"; parents: what it is a case of. scale: µm per
     pixel it is looked at, finest and coarsest; mpp_range: µm per pixel of pictures that show it; zoom: pixels looked
     at per picture pixel where the picture's scale is unknown; diameter_um: usual diameter of the objects, where it is
-    narrow enough to tell an unknown scale. offset: presence logit from which it counts as there, chosen on validation
-    pictures. organs, stains, sets: of the labelled training pictures, train their number. test: held-out pictures
-    that hold it, dice: the mean over them.
+    narrow enough to tell an unknown scale. least: mask cells (of 2 × 2 pixels looked at) below which an object, or a
+    piece of a region on a slide, is left out. offset: presence logit from which it counts as there, chosen on
+    validation pictures. organs, stains, sets: of the labelled training pictures, train their number. test: held-out
+    pictures that hold it, dice: the mean over them.
     """
 
     name: str
@@ -41,7 +43,7 @@ class Concept:
     level: str = "structure"
     parents: tuple[str, ...] = ()
     diameter_um: float | None = None
-    least: float = 10.0
+    least: float = LEAST
     offset: float = 0.0
     organs: tuple[str, ...] = ()
     stains: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ class Curriculum:
         self.asked = np.zeros(len(self.kinds), np.int64)
 
     def draw(self, rng: np.random.Generator, without: Collection[int] = ()) -> int:
-        """A row: a task by its share, then one of its rows by weight, among those that were asked least often."""
+        """A row: a task by its share, then one of its rows by weight over one more than the times it was asked."""
         task = self.kinds[int(rng.integers(len(self.kinds)))][0]
         rows = np.array([row for row, (name, _) in enumerate(self.kinds) if name == task and row not in without])
         if not len(rows):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from zlib import crc32
@@ -22,14 +22,15 @@ from slidekick.copilot.experts import Experts, load_experts
 from slidekick.copilot.mini import ADAPTER_FILE, EXPERTS, SIGHT, SLIDES, TOWER, load_mini
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import write_atomic
 from slidekick.rl.episodes import Player
 from slidekick.rl.grpo_trainer import TaskTrainer
 from slidekick.rl.guards import GuardCallback, Guards
 from slidekick.rl.instructions.material import Material, gather
 from slidekick.rl.launch import launched
-from slidekick.rl.sft import ADAPTER, BASE, CHECKPOINTS, cached_maps
+from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.sft import ADAPTER, BASE, cached_maps
 from slidekick.rl.tasks import (
     GENERIC,
     SLIDE_TASKS,
@@ -65,7 +66,7 @@ def load_config(path: Path) -> dict:
             )
     if config["rewards"] not in ("tasks", "generic"):
         raise InputError(f"{path}: rewards is {config['rewards']!r}; give tasks or generic")
-    tasks = config["rows"].get("tasks") or {}
+    check_shares(tasks := config["rows"].get("tasks"), "rows", path)
     if slides := [name for name in SLIDE_TASKS if name in tasks]:
         raise InputError(f"{path}: rows.tasks: {slides[0]} shows slides, which are not rolled out here; leave it out")
     return config
@@ -88,7 +89,7 @@ def train_grpo(config_path: Path, data: Path, out: Path, resume: bool = False) -
         return train_hub(config, config_path, rows, out, resume)
     trainer, guards = make_trainer(config, config_path, rows, material, out)
     with freed_memory_kept():
-        trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+        trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     history = list(trainer.state.log_history)
     if guards.reason:
         kept = guards.last_good(out / CHECKPOINTS)
@@ -109,8 +110,7 @@ def read_rows(plan: Mapping, where: Path, data: Path) -> tuple[list[Row], Materi
     for key, least in (("count", 1), ("seed", 0)):
         if type(plan.get(key)) is not int or plan[key] < least:
             raise InputError(f"{where}: rows.{key} is {plan.get(key)!r}, not a whole number >= {least}")
-    if not isinstance(plan.get("tasks"), Mapping):
-        raise InputError(f"{where}: rows.tasks is no mapping of families to shares; see rl/configs/grpo.yaml")
+    check_shares(plan.get("tasks"), "rows", where)
     material = gather(data, tuple(plan.get("held_back") or ()))
     try:
         return rl_rows(material, plan["tasks"], plan["count"], plan["seed"]), material
@@ -118,12 +118,15 @@ def read_rows(plan: Mapping, where: Path, data: Path) -> tuple[list[Row], Materi
         raise InputError(f"{where}: rows: {error}") from error
 
 
-def rewards_of(kind: str, rows: Sequence[Row]) -> tuple[dict[str, Task], list]:
-    """What rewards each task among the rows, and the same as trl's functions. kind: "tasks" or "generic"."""
+def rewards_of(kind: str, rows: Sequence[Row], ends: Collection[int] = ()) -> tuple[dict[str, Task], list]:
+    """What rewards each task among the rows, and the same as trl's functions. kind: "tasks" or "generic".
+
+    ends: ids that end a turn, by which functions tell answers that were cut; rollouts of ours tell it themselves.
+    """
     names = sorted({row.task for row in rows})
     if kind == "generic":
-        return dict.fromkeys(names, GENERIC), [generic_reward()]
-    return {name: TASKS[name] for name in names}, reward_functions([TASKS[name] for name in names])
+        return dict.fromkeys(names, GENERIC), [generic_reward(ends)]
+    return {name: TASKS[name] for name in names}, reward_functions([TASKS[name] for name in names], ends)
 
 
 def make_trainer(
@@ -132,7 +135,7 @@ def make_trainer(
     """A trainer over mini's experts, and its guards, ready to train."""
     from datasets import Dataset
 
-    start = Path(config.get("start", ""))
+    start = Path(str(config.get("start") or ""))
     if not (start / TOWER).is_file() or not (start / EXPERTS).is_dir():
         raise InputError(f"{where}: start is {str(start)!r}, no folder of mini with experts; see rl/configs/grpo.yaml")
     sections = {
@@ -201,7 +204,8 @@ def check_keys(section: Mapping, name: str, keys: Sequence[str], where: Path) ->
 def check_shares(value: object, name: str, where: Path) -> None:
     """Raises InputError where `tasks` of a section is no mapping of families to numbers from 0 on."""
     if not isinstance(value, Mapping):
-        raise InputError(f"{where}: {name}.tasks is {value!r}; give families and their shares, or {{}}")
+        none = "" if name == "rows" else ", or {}"
+        raise InputError(f"{where}: {name}.tasks is {value!r}; give families and their shares{none}")
     for task, share in value.items():
         if task not in TASKS:
             raise InputError(f"{where}: {name}.tasks: no task family {task!r}; there are {', '.join(TASKS)}")
@@ -250,16 +254,12 @@ def taught(experts: Experts, plan: Mapping, where: Path) -> None:
             raise InputError(f"{where}: experts.train: no expert {name!r}; there are {', '.join(experts.plan.names)}")
     if not names and not plan.get("router"):
         raise InputError(f"{where}: experts: nothing learns; name experts or let the router learn")
-    routing = {id(one) for one in experts.router.parameters()}
+    for matrix in experts.trainable():
+        matrix.requires_grad_(bool(names))
     for one in experts.router.parameters():
         one.requires_grad_(bool(plan.get("router")))
-    matrices = [one for one in experts.trainable() if id(one) not in routing]  # down, up, in turn
-    speaks = torch.tensor([name in names for name in experts.plan.everyone]).repeat_interleave(experts.plan.rank)
-    for index, matrix in enumerate(matrices):
-        matrix.requires_grad_(bool(names))
-        if names and not speaks.all():
-            kept = speaks[None] if index % 2 else speaks[:, None]
-            matrix.register_hook(lambda gradient, kept=kept: gradient * kept)
+    if names and {*names} != {*experts.plan.everyone}:
+        experts.teach_only(names)
 
 
 def grpo_arguments(plan: Mapping, where: Path, out: Path):
@@ -278,7 +278,7 @@ def grpo_arguments(plan: Mapping, where: Path, out: Path):
     try:
         made = GRPOConfig(**usual | dict(plan) | ours)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: grpo: {str(error).splitlines()[0][:300]}") from error
+        raise InputError(f"{where}: grpo: {first_line(error)}") from error
     if made.per_device_train_batch_size % made.num_generations:
         raise InputError(
             f"{where}: grpo.per_device_train_batch_size is {made.per_device_train_batch_size}, not a multiple of "

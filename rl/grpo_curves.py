@@ -13,7 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, SlidekickError, first_line
+from slidekick.data.files import stream_atomic
 
 SMOOTH = 10
 PREFIX = "reward/"
@@ -68,8 +69,8 @@ def draw(log: Sequence[Mapping], file: Path) -> None:
     stopped = [entry["stopped"] for entry in log if "stopped" in entry]
     if stopped:
         figure.suptitle(stopped[-1], color="firebrick", fontsize=10)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(file, dpi=110, metadata={"Software": None})
+    with stream_atomic(file) as stream:
+        figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     pyplot.close(figure)
 
 
@@ -80,8 +81,8 @@ def main(arguments: Sequence[str]) -> int:
         return 2
     try:
         draw(json.loads(Path(arguments[0]).read_text(encoding="utf-8")), Path(arguments[1]))
-    except (InputError, OSError, ValueError) as error:
-        print(f"slidekick: {str(error).splitlines()[0]}", file=sys.stderr)
+    except (SlidekickError, OSError, ValueError) as error:
+        print(f"slidekick: {first_line(error)}", file=sys.stderr)
         return 2
     return 0
 

@@ -20,14 +20,16 @@ from trl import GRPOTrainer
 from slidekick.copilot.base import RESPONSE_TEMPLATE
 from slidekick.copilot.hub import ADAPTER_CONFIG, Base, load_hub
 from slidekick.copilot.tools import Toolbox
-from slidekick.data.errors import InputError
+from slidekick.copilot.torch_engine import end_tokens
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import write_atomic
 from slidekick.data.slide import Region, Roi
 from slidekick.rl.curriculum import Spread
 from slidekick.rl.grpo import check_reporters, load_segmentor, rewards_of
 from slidekick.rl.guards import GuardCallback, Guards
-from slidekick.rl.sft import ADAPTER, CHECKPOINTS
-from slidekick.rl.sft_hub import placement
+from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.sft import ADAPTER, lora_config
+from slidekick.rl.sft_hub import name_base, placement
 from slidekick.rl.tasks import Row, ToolStep
 
 RECORD = "record.json"  # of a checkpoint, beside what trainers keep
@@ -136,12 +138,11 @@ def train_hub(config: Mapping, where: Path, rows: Sequence[Row], out: Path, resu
     """
     base, guards = Base.read(config["base"], where), GuardCallback(Guards.read(config["guards"], where))
     arguments = hub_arguments(config["grpo"], where, out)
+    start = config.get("start")
+    lora = None if start else lora_config(config["lora"], where)
     model, processor = load_hub(base, **placement(base))
-    lora = None
-    if start := config.get("start"):
-        model = _adapted(model, Path(start), where)
-    else:
-        lora = _lora(config["lora"], where)
+    if start:
+        model = _adapted(model, Path(str(start)), where)
     tokenizer = processor.tokenizer
     tokenizer.padding_side = "left"
     tokenizer.response_template = RESPONSE_TEMPLATE  # calls as text, which is what the template and we write
@@ -150,7 +151,7 @@ def train_hub(config: Mapping, where: Path, rows: Sequence[Row], out: Path, resu
         trainer = HubTaskTrainer(
             model=model,
             args=arguments,
-            reward_funcs=rewards_of(config["rewards"], rows)[1],
+            reward_funcs=rewards_of(config["rewards"], rows, end_tokens(model, tokenizer))[1],
             train_dataset=table(rows),
             processing_class=processor,
             peft_config=lora,
@@ -158,8 +159,8 @@ def train_hub(config: Mapping, where: Path, rows: Sequence[Row], out: Path, resu
             callbacks=[guards],
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {_first_line(error)}") from error
-    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+        raise InputError(f"{where}: {first_line(error)}") from error
+    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     history = list(trainer.state.log_history)
     if guards.reason:
         kept = guards.last_good(out / CHECKPOINTS)
@@ -200,16 +201,7 @@ def hub_arguments(plan: Mapping, where: Path, out: Path):
     try:
         return GRPOConfig(**usual | dict(plan) | ours)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: grpo: {_first_line(error)}") from error
-
-
-def _lora(plan: Mapping, where: Path):
-    from peft import LoraConfig
-
-    try:
-        return LoraConfig(**{"task_type": "CAUSAL_LM"} | dict(plan))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: lora: {_first_line(error)}") from error
+        raise InputError(f"{where}: grpo: {first_line(error)}") from error
 
 
 def _adapted(model, folder: Path, where: Path):
@@ -221,16 +213,10 @@ def _adapted(model, folder: Path, where: Path):
     return PeftModel.from_pretrained(model, str(folder), is_trainable=True)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
-
-
 def _finish(out: Path, base: Base, processor, history: Sequence[dict]) -> None:
     folder = out / ADAPTER
     for file in ("training_args.bin", RECORD, "README.md"):  # the last is peft's blank card
         (folder / file).unlink(missing_ok=True)
-    adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
-    adapter |= {"base_model_name_or_path": base.name, "revision": base.revision}
-    write_atomic(folder / ADAPTER_CONFIG, json.dumps(adapter, indent=1))
+    name_base(folder, base)
     processor.save_pretrained(folder)
     write_atomic(out / "log.json", json.dumps(list(history), indent=1))

@@ -30,9 +30,9 @@ from slidekick.copilot.mini import EXPERTS, TOWER, WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
+from slidekick.rl.resuming import last_whole
 from slidekick.rl.sft import (
     BASE,
-    CHECKPOINTS,
     CachedVisionCollator,
     Maps,
     answered_loss,
@@ -42,21 +42,32 @@ from slidekick.rl.sft import (
 )
 
 SECTIONS = ("experts", "losses", "instructions", "sft")
+KINDS = {"views": (int, "whole number"), "start": (str, "folder's name")}  # of sections that are no mappings
+EXAMPLE = "rl/configs/experts.yaml"
 STATE = "experts.safetensors"  # of a checkpoint: what is trained, and nothing of the base
 
 
-def load_config(path: Path, sections: Sequence[str] = SECTIONS) -> dict:
-    """The YAML as a dict; InputError where it is missing, broken or lacks one of `sections`."""
+def load_config(path: Path, sections: Sequence[str] = SECTIONS, example: str = EXAMPLE) -> dict:
+    """The YAML as a dict; InputError where it is missing, broken or lacks one of `sections`. example: one that is
+    right."""
     config = read_yaml(path)
-    check_sections(config, path, sections)
+    check_sections(config, path, sections, example)
     return config
 
 
-def check_sections(config: object, path: Path, sections: Sequence[str]) -> None:
-    """Raises InputError where a configuration lacks one of `sections`."""
+def check_sections(config: object, path: Path, sections: Sequence[str], example: str = EXAMPLE) -> None:
+    """Raises InputError where a configuration lacks one of `sections`, or one is of another kind."""
     for section in sections:
         if not isinstance(config, dict) or section not in config:
-            raise InputError(f"{path}: section {section!r} is missing; see rl/configs/experts.yaml")
+            raise InputError(f"{path}: section {section!r} is missing; see {example}")
+        wanted, told = KINDS.get(section, (dict, "mapping"))
+        if not isinstance(config[section], wanted):
+            raise InputError(f"{path}: section {section!r} is no {told}; see {example}")
+
+
+def start_of(config: dict) -> str:
+    """What a configuration starts from: a folder or a hub id, mini where it names none."""
+    return str(config.get("start") or WEIGHTS)
 
 
 class RoutedCollator(CachedVisionCollator):
@@ -154,21 +165,21 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
     cannot be used.
     """
     config = load_config(config_path)
-    start = config.get("start", str(WEIGHTS))
+    start, plan = start_of(config), ExpertPlan.read(config["experts"], config_path)
     out.mkdir(parents=True, exist_ok=True)
     if not (Path(start) / TOWER).is_file():
         from slidekick.rl.mixture_hub import hub_trainer
 
-        trainer = hub_trainer(config, config_path, data, out, add)
+        trainer = hub_trainer(config, plan, config_path, data, out, add)
     else:
         check_sections(config, config_path, ("views",))
+        arguments = cached_arguments(config["sft"], out, config_path)
         model, processor = load_mini(Path(start))
-        experts = new_experts(model, config["experts"], add)
+        experts = new_experts(model, plan, add)
         rows, maps = prepared_rows(model, processor, config, config_path, data, out)
         collator = RoutedCollator(maps.array, processor.tokenizer.pad_token_id)
-        arguments = cached_arguments(config["sft"], out)
         trainer = mixture_trainer(MixtureTrainer, model, processor, experts, config, arguments, rows, collator)
-    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     if trainer.is_world_process_zero():
         trainer.experts.save(out / EXPERTS, BASE if (Path(start) / TOWER).is_file() else start)
         write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
@@ -190,13 +201,12 @@ def prepared_rows(model, processor, config: dict, config_path: Path, data: Path,
     return rows, maps
 
 
-def new_experts(model, plan: dict, add: Path | None) -> Experts:
-    """The configuration's experts put into a model that learns nothing else, or those in `add`, with one more or not.
+def new_experts(model, wanted: ExpertPlan, add: Path | None) -> Experts:
+    """The `wanted` experts put into a model that learns nothing else, or those in `add`, with one more or not.
 
     Raises InputError where more than one is new.
     """
     model.requires_grad_(False)
-    wanted = ExpertPlan(**plan | {"names": tuple(plan["names"])})
     if add is None:
         torch.manual_seed(0)
         width = model.get_input_embeddings().embedding_dim
@@ -206,8 +216,8 @@ def new_experts(model, plan: dict, add: Path | None) -> Experts:
     if len(new) > 1:
         raise InputError(f"{add}: {len(new)} of {', '.join(wanted.names)} are not in it; add one expert at a time")
     experts = load_experts(model, add, known, new)
-    for name in new:
-        experts.teach_only(name)
+    if new:
+        experts.teach_only(new)
     return experts
 
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from trl import SFTTrainer
 
-from slidekick.copilot.experts import picture_means, question_ids
+from slidekick.copilot.experts import ExpertPlan, picture_means, question_ids
 from slidekick.copilot.mini import load_generalist
 from slidekick.copilot.tools import tool_schemas
 from slidekick.rl.instructions.material import Plan, gather, make_lessons
-from slidekick.rl.mixture import MixtureTrainer, mixture_trainer, new_experts, routed
+from slidekick.rl.mixture import MixtureTrainer, mixture_trainer, new_experts, routed, start_of
 from slidekick.rl.sft_hub import ConversationCollator, hub_arguments, row_of
 
 
@@ -42,11 +42,13 @@ class HubMixtureTrainer(MixtureTrainer):
         return (loss + aside, outputs) if return_outputs else loss + aside
 
 
-def hub_trainer(config: dict, where: Path, data: Path, out: Path, add: Path | None) -> HubMixtureTrainer:
+def hub_trainer(
+    config: dict, plan: ExpertPlan, where: Path, data: Path, out: Path, add: Path | None
+) -> HubMixtureTrainer:
     """A trainer over the configuration's lessons, ready to train. Raises InputError as `train_experts`."""
     lessons, arguments = Plan.read(config["instructions"], where), hub_arguments(config["sft"], where, out)
-    model, processor = load_generalist(config["start"])
-    experts = new_experts(model, config["experts"], add)
+    model, processor = load_generalist(start_of(config))
+    experts = new_experts(model, plan, add)
     collator = RoutedConversations(processor, tool_schemas())
     rows = [row_of(one, collator) for one in make_lessons(lessons, gather(data, lessons.held_back))]
     return mixture_trainer(HubMixtureTrainer, model, processor, experts, config, arguments, rows, collator)

@@ -7,7 +7,6 @@ right word in it, so that hedging, listing and repeating win nothing. No model, 
 
 from __future__ import annotations
 
-import json
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from slidekick.copilot.language import quantities
 
 PARSER = "slidekick.parse/1"
 GRID = 999  # boxes are written on a grid of 0–999, whatever the picture's size
+MOST_DIGITS = 16  # of a side, so that a row of thousands is read as any other
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 # What may stand before an answer without changing it: "The answer is:", "Answer:", "This is", "It shows".
@@ -101,11 +101,16 @@ def boxes(text: str) -> list[tuple[int, int, int, int]] | None:
     One bad box (not four whole numbers, outside the grid, without area) makes the answer unreadable.
     """
     said = bare(text)
-    found = [json.loads(f"[{match[1]}]") for match in _BOX.finditer(said)]
+    found = [[_side(side) for side in match[1].split(",")] for match in _BOX.finditer(said)]
     if not found:
         nothing = re.sub(r"\s", "", said) in ("[]", "[[]]") or (_NOTHING.match(said) and not re.search(r"\d", said))
         return [] if nothing else None
     return [tuple(box) for box in found] if all(map(_is_box, found)) else None
+
+
+def _side(text: str) -> int | float:
+    """A number as it is written, leading zeros or not; one with more digits than any side has is no whole one."""
+    return float(text) if "." in text or len(text.strip()) > MOST_DIGITS else int(text)
 
 
 def _is_box(box: list) -> bool:
@@ -140,9 +145,8 @@ _READERS: dict[str, Callable] = {
     "label": label,
     "text": lambda text, _: open_text(text),
 }
-KINDS = tuple(_READERS)
 
 
 def parse(kind: str, text: str, options: Sequence[str] = ()):
-    """What `text` says, read as one of `KINDS`; None where it cannot be read. options: choices or labels."""
+    """What `text` says, read as one of the kinds above; None where it cannot be read. options: choices or labels."""
     return _READERS[kind](text, options)

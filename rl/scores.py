@@ -17,11 +17,6 @@ CHANCE_DRAWS = 100
 Box = Sequence[float]
 
 
-def accuracy(correct: np.ndarray) -> float:
-    """Share of answers that are right: Σ correct / n. NaN without answers."""
-    return float(np.mean(correct)) if len(correct) else float("nan")
-
-
 def macro_f1(truth: Sequence, said: Sequence) -> float:
     """Mean over the classes in `truth` of F1 = 2 TP / (2 TP + FP + FN) (scikit-learn's `f1_score`).
 

@@ -7,10 +7,12 @@ Other models are trained by `sft_hub.py`, on many devices by `accelerate launch 
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 import shutil
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,17 +24,19 @@ from transformers.modeling_outputs import BaseModelOutputWithPooling
 from trl import SFTConfig, SFTTrainer
 
 from slidekick.copilot.base import IMAGE_SIDE, PATCH
+from slidekick.copilot.compiled.eyes import squeezed
 from slidekick.copilot.mini import ADAPTER_FILE, TOWER, load_base
 from slidekick.copilot.tools import tool_schemas
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
-from slidekick.data.errors import InputError
-from slidekick.data.files import write_atomic
+from slidekick.data.errors import InputError, first_line
+from slidekick.data.files import stream_atomic, write_atomic
 from slidekick.data.items import Item
 from slidekick.grounding.tower import float16_bytes
-from slidekick.rl.instructions import QUESTIONS, Instruction
+from slidekick.rl.instructions import Instruction, is_labelled
 from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.launch import launched
+from slidekick.rl.resuming import CHECKPOINTS, last_whole
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
@@ -40,7 +44,7 @@ MORE_SECTIONS = ("start", "views", "instructions", "sft")
 HUB_SECTIONS = ("base", "instructions", "lora", "sft")
 ROUND = 128  # answered positions are padded to a multiple of it
 IMAGE_TOKENS = (IMAGE_SIDE // PATCH) ** 2
-ADAPTER, CHECKPOINTS = "adapter", "checkpoints"
+ADAPTER = "adapter"
 BASE = "mini's base, made by slidekick.copilot.base"  # where it lies differs from machine to machine
 
 
@@ -78,22 +82,30 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
         from slidekick.rl.sft_hub import train_hub
 
         return train_hub(config, config_path, make_lessons(plan, material), out, resume)
-    if not any(map(_is_labelled, items)):
+    arguments = cached_arguments(config["sft"], out, config_path)
+    lora = None if "start" in config else lora_config(config["lora"], config_path)
+    if not any(map(is_labelled, items)):
         raise InputError(
             f"{data}: no labelled picture of a set that has questions; see QUESTIONS in rl/instructions/wording.py"
         )
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for name in (TOWER, "maps.npy", "connector.pt"):
+        for name in (TOWER, "maps.npy", "maps.json", "connector.pt"):
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
-    model, processor, maps = _prepared(config, items, out)
+    model, processor, maps = _prepared(config, items, out, lora, arguments.seed)
     rows = token_rows(make_lessons(plan, material), processor, maps, plan.seed)
-    return _fit(model, processor, rows, maps, config, out, resume)
+    frozen = bool(config.get("connector", {}).get("frozen"))
+    return _fit(model, processor, rows, maps, arguments, frozen, out, resume)
 
 
-def _prepared(config: dict, items: Sequence[Item], out: Path) -> tuple[PeftModel, object, Maps]:
-    """The model with the adapter that learns, its processor and all pictures' maps; what is in `out` is kept."""
+def _prepared(
+    config: dict, items: Sequence[Item], out: Path, lora: LoraConfig | None, seed: int
+) -> tuple[PeftModel, object, Maps]:
+    """The model with the adapter that learns, its processor and all pictures' maps; what is in `out` is kept.
+
+    lora: of a new adapter, whose matrices are drawn by `seed`, so that a run which was cut begins with the same.
+    """
     if not (out / TOWER).exists() and "start" in config:
         write_atomic(out / TOWER, (Path(config["start"]) / TOWER).read_bytes())
     elif not (out / TOWER).exists():
@@ -105,10 +117,11 @@ def _prepared(config: dict, items: Sequence[Item], out: Path) -> tuple[PeftModel
         return PeftModel.from_pretrained(model, config["start"], is_trainable=True), processor, maps
     if not (out / "connector.pt").exists():
         align_connector(model, processor, items, maps, config["connector"])
-        torch.save(model.model.multi_modal_projector.state_dict(), out / "connector.part")
-        os.replace(out / "connector.part", out / "connector.pt")
+        with stream_atomic(out / "connector.pt") as stream:
+            torch.save(model.model.multi_modal_projector.state_dict(), stream)
     model.model.multi_modal_projector.load_state_dict(torch.load(out / "connector.pt", weights_only=True))
-    return get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", **config["lora"])), processor, maps
+    torch.manual_seed(seed)
+    return get_peft_model(model, lora), processor, maps
 
 
 class Maps:
@@ -127,43 +140,48 @@ class Maps:
 
 
 def _views_of(item: Item, views: int) -> int:
-    return views if _is_labelled(item) else 1  # tool lessons do not hang on the picture
-
-
-def _is_labelled(item: Item) -> bool:
-    return bool(item.label) and item.set in QUESTIONS
+    return views if is_labelled(item) else 1  # tool lessons do not hang on the picture
 
 
 def cached_maps(model, items: Sequence[Item], views: int, file: Path, seed: int = 11) -> Maps:
     """Maps of all pictures: the first view as it is, the others augmented. Computed once, kept in `file`.
 
     seed: of the augmentations; those of examples are made by the default. Raises InputError where `file` holds the maps
-    of other pictures.
+    of other pictures, views or another tower, as the JSON beside it tells.
     """
     from tqdm import tqdm
 
+    told = file.with_suffix(".json")
+    about = {"of": _maps_hash(model, items, views, seed)}
     if not file.exists():
+        write_atomic(told, json.dumps(about))  # first: maps are never without what they are of
         rng = np.random.default_rng(seed)
         tower, parts = model.model.vision_tower.timm_model, []
         for start in tqdm(range(0, len(items), 64), desc="maps", mininterval=5):
             pictures = []
             for item in items[start : start + 64]:
                 picture = np.asarray(Image.open(item.image).convert("RGB"))
-                pictures.append(_squeeze(picture))
+                pictures.append(squeezed(picture))
                 pictures += [augment(picture, rng) for _ in range(_views_of(item, views) - 1)]
             parts.append(features(tower, pictures))
-        with (part := file.with_suffix(".part")).open("wb") as stream:
+        with stream_atomic(file) as stream:
             np.save(stream, np.concatenate(parts))
-        os.replace(part, file)
     array, wanted = np.load(file, mmap_mode="r"), sum(_views_of(item, views) for item in items)
     if len(array) != wanted:
         raise InputError(f"{file}: {len(array)} maps, not {wanted}: the data, views or held_back changed; train anew")
+    if told.is_file() and json.loads(told.read_text()) != about:  # maps of earlier versions stand alone
+        raise InputError(f"{file}: maps of other pictures, views or another tower; remove it, or train anew")
     return Maps(array, items, views)
 
 
-def _squeeze(picture: np.ndarray) -> np.ndarray:
-    """As the processor does it: bicubic with smoothing, any shape to the tower's square."""
-    return np.asarray(Image.fromarray(picture).resize((IMAGE_SIDE, IMAGE_SIDE), Image.Resampling.BICUBIC))
+def _maps_hash(model, items: Sequence[Item], views: int, seed: int) -> str:
+    """Of all that maps hang on. Of a picture's path the last three parts: a data folder may be moved."""
+    digest = hashlib.sha256(str(seed).encode())
+    for item in items:
+        digest.update(f"{'/'.join(item.image.parts[-3:])} {_views_of(item, views)}\n".encode())
+    for name, tensor in sorted(model.model.vision_tower.state_dict().items()):
+        digest.update(name.encode() + tensor.detach().cpu().float().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def align_connector(model, processor, items: Sequence[Item], maps: Maps, plan: dict) -> None:
@@ -174,10 +192,11 @@ def align_connector(model, processor, items: Sequence[Item], maps: Maps, plan: d
     torch.manual_seed(plan["seed"])
     rng = np.random.default_rng(plan["seed"])
     embedding = model.get_input_embeddings().weight.detach()
-    labelled = [item for item in items if _is_labelled(item)]
+    labelled = [item for item in items if is_labelled(item)]
     texts = sorted({item.label for item in labelled})
     targets = {t: embedding[processor.tokenizer(" " + t)["input_ids"]].mean(0) for t in texts}
-    weights = np.array([1 / sum(o.set == i.set and o.label == i.label for o in labelled) ** 0.5 for i in labelled])
+    alike = Counter((item.set, item.label) for item in labelled)
+    weights = np.array([1 / alike[item.set, item.label] ** 0.5 for item in labelled])
     weights /= weights.sum()
     projector = model.model.multi_modal_projector
     optimizer = torch.optim.AdamW(projector.parameters(), lr=plan["learning_rate"], weight_decay=0.01)
@@ -288,18 +307,32 @@ def answered_loss(model, inputs: dict, tokens: torch.Tensor, labels: torch.Tenso
     return loss / (count if number is None else number), outputs
 
 
-def cached_arguments(plan: dict, out: Path) -> SFTConfig:
-    """trl's arguments for rows that are tokens and maps already; plan: the YAML's section `sft`."""
-    return SFTConfig(
-        output_dir=str(out / CHECKPOINTS),
-        remove_unused_columns=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        max_length=None,
-        gradient_checkpointing=False,
-        report_to="none",
-        use_cpu=not torch.cuda.is_available(),
-        **{"bf16": _has_bf16(), **plan},
-    )
+def lora_config(plan: Mapping, where: Path) -> LoraConfig:
+    """PEFT's LoraConfig of the section `lora`. Raises InputError for keys that it does not have."""
+    try:
+        return LoraConfig(**{"task_type": "CAUSAL_LM"} | dict(plan))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: lora: {first_line(error)}") from error
+
+
+def cached_arguments(plan: Mapping, out: Path, where: Path | str = "configuration") -> SFTConfig:
+    """trl's arguments for rows that are tokens and maps already; plan: the YAML's section `sft`.
+
+    where: the configuration's file. Raises InputError for keys that SFTConfig does not have or that are ours to set.
+    """
+    try:
+        return SFTConfig(
+            output_dir=str(out / CHECKPOINTS),
+            remove_unused_columns=False,
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+            gradient_checkpointing=False,
+            report_to="none",
+            use_cpu=not torch.cuda.is_available(),
+            **{"bf16": _has_bf16(), **plan},
+        )
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: sft: {first_line(error)}") from error
 
 
 def _has_bf16() -> bool:
@@ -308,30 +341,30 @@ def _has_bf16() -> bool:
     return torch.cuda.is_available() or any(able.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
-def _fit(model, processor, rows: list[dict], maps: Maps, config: dict, out: Path, resume: bool) -> Path:
+def _fit(
+    model, processor, rows: list[dict], maps: Maps, arguments: SFTConfig, frozen: bool, out: Path, resume: bool
+) -> Path:
+    """Train and save. frozen: whether the connector stays as it is."""
     from datasets import Dataset
 
     trainer = CachedVisionTrainer(
         model=model,
-        args=cached_arguments(config["sft"], out),
+        args=arguments,
         train_dataset=Dataset.from_list(rows),
         data_collator=CachedVisionCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,
     )
-    if config.get("connector", {}).get("frozen"):
+    if frozen:
         # Saved with the adapter all the same, since `modules_to_save` names it.
         for name, parameter in trainer.model.named_parameters():
             if "modules_to_save" in name:
                 parameter.requires_grad_(False)
-    has_checkpoint = any((out / CHECKPOINTS).glob("checkpoint-*"))
-    trainer.train(resume_from_checkpoint=resume and has_checkpoint)
+    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     return _save(trainer, out)
 
 
 def _save(trainer: SFTTrainer, out: Path) -> Path:
     """The adapter as a PEFT folder in float16, the tower beside it, the loss curve as JSON."""
-    import json
-
     from safetensors.torch import load_file
 
     folder = out / ADAPTER

@@ -18,12 +18,14 @@ import torch
 from PIL import Image
 
 from slidekick.copilot.hub import ADAPTER_CONFIG, Base, chat_template, load_hub
+from slidekick.copilot.pictures import with_pictures
 from slidekick.copilot.tools import tool_schemas
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import write_atomic
 from slidekick.rl.adapter_card import adapter_card
 from slidekick.rl.instructions import Instruction
-from slidekick.rl.sft import ADAPTER, CHECKPOINTS
+from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.sft import ADAPTER, lora_config
 
 # Keys of trl's that do not go with pictures or with our collator: said, not silently left out.
 FOREIGN = ("max_length", "packing", "padding_free", "assistant_only_loss", "completion_only_loss")
@@ -38,10 +40,10 @@ def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path,
     """
     from accelerate import PartialState
     from datasets import Dataset
-    from peft import LoraConfig
     from trl import SFTTrainer
 
     base, arguments = Base.read(config["base"], where), hub_arguments(config["sft"], where, out)
+    lora = lora_config(config["lora"], where)
     model, processor = load_hub(base, **placement(base))
     collator = ConversationCollator(processor, tool_schemas())
     table = Dataset.from_list([row_of(one, collator) for one in made])
@@ -54,11 +56,11 @@ def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path,
             train_dataset=table,
             data_collator=collator,
             processing_class=processor,
-            peft_config=LoraConfig(**{"task_type": "CAUSAL_LM"} | config["lora"]),
+            peft_config=lora,
         )
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {_first_line(error)}") from error
-    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+        raise InputError(f"{where}: {first_line(error)}") from error
+    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     trainer.save_model(str(out / ADAPTER))  # by every process: sharded weights are gathered here
     if trainer.is_world_process_zero():
         _finish(out, base, made, trainer.state.log_history)
@@ -87,7 +89,7 @@ def hub_arguments(plan: Mapping, where: Path, out: Path):
     try:
         return SFTConfig(**usual | dict(plan) | ours)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: sft: {_first_line(error)}") from error
+        raise InputError(f"{where}: sft: {first_line(error)}") from error
 
 
 def row_of(instruction: Instruction, collator: ConversationCollator) -> dict:
@@ -118,7 +120,10 @@ class ConversationCollator:
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         """input_ids, attention_mask, labels: int64 (B, T), and the processor's pixels for all pictures of the rows."""
         told = [json.loads(row["messages"]) for row in rows]
-        shown = [_with_pictures(messages, row["images"]) for messages, row in zip(told, rows, strict=True)]
+        shown = [
+            with_pictures(messages, [_picture(path) for path in row["images"]]) if row["images"] else messages
+            for messages, row in zip(told, rows, strict=True)
+        ]
         batch = self.processor.apply_chat_template(
             shown,
             tools=self.tools or None,
@@ -186,32 +191,23 @@ class ConversationCollator:
         )["input_ids"]
 
 
-def _with_pictures(messages: list[dict], images: Sequence[str]) -> list[dict]:
-    """The messages with pictures, uint8 (H, W, 3) RGB as the engine gives them, where their image parts stand."""
-    left, shown = list(images), []
-    for message in messages:
-        parts = message["content"]
-        if isinstance(parts, list):
-            parts = [{**p, "image": _picture(left.pop(0))} if p.get("type") == "image" else p for p in parts]
-        shown.append({**message, "content": parts})
-    return shown
-
-
 def _picture(path: str) -> np.ndarray:
+    """uint8 (H, W, 3) RGB, as the engine is given pictures."""
     with Image.open(path) as picture:
         return np.array(picture.convert("RGB"))  # a copy: processors want arrays that can be written
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+def name_base(folder: Path, base: Base) -> None:
+    """Write into an adapter's folder which base it belongs to, as it was named and not where it lay."""
+    adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
+    adapter |= {"base_model_name_or_path": base.name, "revision": base.revision}
+    write_atomic(folder / ADAPTER_CONFIG, json.dumps(adapter, indent=1))
 
 
 def _finish(out: Path, base: Base, made: Sequence[Instruction], history: list[dict]) -> None:
     """What is only ours in the adapter's folder: the base as it was named, its card, no pickle; the loss beside it."""
     folder = out / ADAPTER
     (folder / "training_args.bin").unlink(missing_ok=True)
-    adapter = json.loads((folder / ADAPTER_CONFIG).read_text())
-    adapter |= {"base_model_name_or_path": base.name, "revision": base.revision}
-    write_atomic(folder / ADAPTER_CONFIG, json.dumps(adapter, indent=1))
+    name_base(folder, base)
     write_atomic(folder / "README.md", adapter_card(base, made, history))
     write_atomic(out / "log.json", json.dumps(history, indent=1))

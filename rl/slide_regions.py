@@ -7,11 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from slidekick.data.errors import InputError
 from slidekick.data.files import named_atomic
 from slidekick.data.items import Item
+from slidekick.data.readers.pillow import read_picture
 
 SIDE, APART = 224, 94  # px of a crop, and from one to the next
 PURE = 0.85  # share of a crop that its class takes at least
@@ -22,15 +21,11 @@ def region_items(items: Sequence[Item], sets: Sequence[str], out: Path) -> list[
 
     items: those of other sets are passed over. Raises InputError for a picture or mask that cannot be read.
     """
-    out.mkdir(parents=True, exist_ok=True)
     return [crop for item in items if item.set in sets and item.mask for crop in _crops(item, out)]
 
 
 def _crops(item: Item, out: Path) -> Iterator[Item]:
-    try:
-        picture, mask = Image.open(item.image).convert("RGB"), np.asarray(Image.open(item.mask))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{item.image}: it or its mask cannot be read as a picture; restore it") from error
+    picture, mask = read_picture(item.image).convert("RGB"), np.asarray(read_picture(item.mask))
     for y in range(0, mask.shape[0] - SIDE + 1, APART):
         for x in range(0, mask.shape[1] - SIDE + 1, APART):
             window = mask[y : y + SIDE, x : x + SIDE]

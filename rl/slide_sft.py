@@ -7,23 +7,27 @@ pictures stays as it is (scale-dependent fine-tuning). Batches hold plans; their
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from trl import SFTTrainer
+from trl import SFTConfig, SFTTrainer
 
 from slidekick.copilot.engine import SLIDE
 from slidekick.copilot.experts import ExpertPlan, Experts, peft_config
 from slidekick.copilot.mini import ADAPTER_FILE
 from slidekick.copilot.slide_encoder import SlideEncoder
 from slidekick.copilot.tools import tool_schemas
+from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.instructions.slides import exchange, slide_questions
 from slidekick.rl.instructions.turns import conversation
-from slidekick.rl.sft import BASE, CHECKPOINTS, CachedVisionCollator, answered_loss, cached_arguments, encode
+from slidekick.rl.resuming import last_whole
+from slidekick.rl.sft import BASE, CachedVisionCollator, answered_loss, cached_arguments, encode
 from slidekick.rl.slide_bags import Bags
 
 STATE = "reading.safetensors"  # of a checkpoint: what is trained, and nothing of the base
@@ -94,10 +98,36 @@ class SlideTrainer(SFTTrainer):
         self.experts.load_expert(SLIDE, state)
 
 
-def train_reading(model, processor, encoder: SlideEncoder, bags: Bags, config: dict, out: Path, resume: bool) -> None:
+@dataclass(frozen=True)
+class ReadingPlan:
+    """expert: of the slide expert. questions, seed: number of conversations, and what they are drawn by. arguments:
+    trl's."""
+
+    expert: ExpertPlan
+    questions: int
+    seed: int
+    arguments: SFTConfig
+
+    @classmethod
+    def read(cls, section: Mapping, where: Path, out: Path) -> ReadingPlan:
+        """The section `reading` (expert, questions, sft) of a configuration, checked. Raises InputError."""
+        for key in ("expert", "questions", "sft"):
+            if not isinstance(section.get(key), Mapping):
+                raise InputError(f"{where}: reading.{key} is no mapping; see rl/configs/slides.yaml")
+        asked = section["questions"]
+        for key, least in (("count", 1), ("seed", 0)):
+            if type(asked.get(key)) is not int or asked[key] < least:
+                raise InputError(f"{where}: reading.questions.{key} is {asked.get(key)!r}, no whole number >= {least}")
+        expert = ExpertPlan.read(section["expert"], where, "reading.expert", names=(SLIDE,), top=1)
+        return cls(expert, asked["count"], asked["seed"], cached_arguments(section["sft"], out, where))
+
+
+def train_reading(
+    model, processor, encoder: SlideEncoder, bags: Bags, plan: ReadingPlan, out: Path, resume: bool
+) -> None:
     """Teach encoder and slide expert, and write both to `out`/slides.
 
-    config: sections expert, questions, sft. resume: go on from the last checkpoint in `out`, if there is one.
+    resume: go on from the last whole checkpoint in `out`, if there is one.
     """
     from datasets import Dataset
 
@@ -105,20 +135,20 @@ def train_reading(model, processor, encoder: SlideEncoder, bags: Bags, config: d
     encoder.requires_grad_(False)
     for part in (encoder.add, encoder.glass, encoder.reach):
         part.requires_grad_(True)
-    plan = ExpertPlan(names=(SLIDE,), top=1, **config["expert"])
     width = model.get_input_embeddings().embedding_dim
-    experts = Experts(model, plan, width, width)
-    rows = slide_rows(bags, processor, config["questions"]["count"], config["questions"]["seed"])
+    torch.manual_seed(plan.arguments.seed)  # a run that was cut begins with the same matrices
+    experts = Experts(model, plan.expert, width, width)
+    rows = slide_rows(bags, processor, plan.questions, plan.seed)
     trainer = SlideTrainer(
         model=model,
-        args=cached_arguments(config["sft"], out),
+        args=plan.arguments,
         train_dataset=Dataset.from_list(rows),
         data_collator=SlideCollator(bags, processor.tokenizer.pad_token_id),
         processing_class=processor,
         encoder=encoder,
         experts=experts,
     )
-    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     encoder.save(out / "slides")
     save_expert(experts, out / "slides" / SLIDE)
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))

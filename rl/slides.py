@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from slidekick.copilot.mini import load_mini, tower_name
-from slidekick.copilot.slide_encoder import WEIGHTS, SlideEncoder, SlidePlan, load_slide_encoder
+from slidekick.copilot.slide_encoder import ABOUT, SlideEncoder, SlidePlan, load_slide_encoder
 from slidekick.copilot.slide_tiles import TileTower
 from slidekick.data.composed import tissue_terms
 from slidekick.data.items import load_items
@@ -36,22 +36,22 @@ def train_slides(config_path: Path, data: Path, out: Path, resume: bool = False)
     resume: take up pools and the first stage where they are in `out`. Raises InputError for a configuration or data
     that cannot be used.
     """
-    from slidekick.rl.slide_sft import train_reading
+    from slidekick.rl.slide_sft import ReadingPlan, train_reading
 
-    config = load_config(config_path, SECTIONS)
-    start = Path(config["start"])
+    config = load_config(config_path, SECTIONS, "rl/configs/slides.yaml")
+    start, plan = Path(config["start"]), ReadingPlan.read(config["reading"], config_path, out)
     model, processor = load_mini(start)
     out.mkdir(parents=True, exist_ok=True)
     if not resume:
-        for file in (*out.glob("pools-*.npz"), out / TRAINED / WEIGHTS):
+        for file in (*out.glob("pools-*.npz"), out / TRAINED / ABOUT):
             file.unlink(missing_ok=True)
     split_bags = _bags(
         config["bags"], data, TileTower(lambda: model, tower_name(start), model.device.type != "cpu"), out
     )
-    if not (out / TRAINED / WEIGHTS).exists():
+    if not (out / TRAINED / ABOUT).exists():  # written last
         _tissue_stage(split_bags, config).save(out / TRAINED)
     encoder = load_slide_encoder(out / TRAINED)
-    train_reading(model, processor, encoder, split_bags["both"], config["reading"], out, resume)
+    train_reading(model, processor, encoder, split_bags["both"], plan, out, resume)
     return out / TRAINED
 
 

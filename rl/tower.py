@@ -187,10 +187,11 @@ def _balanced(items: Sequence[Item], rng: np.random.Generator):
     # Sets without labels only teach organ and stain: a quarter of their share is enough.
     sizes = [sum(map(len, by_set[n].values())) ** 0.5 * (0.25 if list(by_set[n]) == [""] else 1) for n in names]
     weights = np.array(sizes) / sum(sizes)
+    labels = {name: sorted(by_set[name]) for name in names}
 
     def draw() -> Item:
-        labels = by_set[names[rng.choice(len(names), p=weights)]]
-        rows = labels[sorted(labels)[rng.integers(len(labels))]]
+        name = names[rng.choice(len(names), p=weights)]
+        rows = by_set[name][labels[name][rng.integers(len(labels[name]))]]
         return rows[rng.integers(len(rows))]
 
     return draw

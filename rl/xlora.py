@@ -14,18 +14,20 @@ from pathlib import Path
 import numpy as np
 import torch
 from peft import PeftModel, XLoraConfig, get_peft_model
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch.nn.utils.rnn import pad_sequence
 
-from slidekick.copilot.mini import ABOUT, WEIGHTS, load_mini
+from slidekick.copilot.mini import ABOUT, load_mini
 from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.copilot.turn import token_ids
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.evaluation.arms import CLASSIFIER
-from slidekick.rl.mixture import load_config, prepared_rows
-from slidekick.rl.sft import CHECKPOINTS, CachedVisionCollator, CachedVisionTrainer, cached_arguments
+from slidekick.rl.mixture import load_config, prepared_rows, start_of
+from slidekick.rl.resuming import last_whole
+from slidekick.rl.sft import CachedVisionCollator, CachedVisionTrainer, cached_arguments
 
 XLORA = "xlora"  # folder of what was trained
 
@@ -33,24 +35,25 @@ XLORA = "xlora"  # folder of what was trained
 def train_xlora(config_path: Path, data: Path, out: Path, experts: Path, resume: bool = False) -> Path:
     """Train X-LoRA's classifier over the trained `experts` and return the folder that holds it.
 
-    config_path: as for `train experts`; start, views, instructions and sft count. Raises InputError for a
+    config_path: such as rl/configs/xlora.yaml; start, views, instructions and sft count. Raises InputError for a
     configuration, data or experts that cannot be used.
     """
     from datasets import Dataset
 
-    config = load_config(config_path, ("views", "instructions", "sft"))
-    model, processor = load_mini(Path(config.get("start", WEIGHTS)))
+    config = load_config(config_path, ("views", "instructions", "sft"), "rl/configs/xlora.yaml")
+    arguments = cached_arguments(config["sft"], out, config_path)
+    model, processor = load_mini(Path(start_of(config)))
     model.requires_grad_(False)
     out.mkdir(parents=True, exist_ok=True)
     rows, maps = prepared_rows(model, processor, config, config_path, data, out)
     trainer = CachedVisionTrainer(
         model=put_xlora(model, experts),
-        args=cached_arguments(config["sft"], out),
+        args=arguments,
         train_dataset=Dataset.from_list(rows),
         data_collator=CachedVisionCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=resume and any((out / CHECKPOINTS).glob("checkpoint-*")))
+    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
     write_atomic(out / XLORA / CLASSIFIER, float16_bytes(_classifier(trainer.model).state_dict()))
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
     return out / XLORA
@@ -77,7 +80,7 @@ def load_xlora(model, experts: Path, folder: Path) -> PeftModel:
     try:
         state = load_file(folder / CLASSIFIER)
         _classifier(mixed).load_state_dict({name: value.float() for name, value in state.items()})
-    except (OSError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
         raise InputError(f"{folder}: no X-LoRA for these experts; give what `slidekick train xlora` wrote") from error
     return mixed.eval()
 

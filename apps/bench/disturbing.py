@@ -114,8 +114,12 @@ def contents(folder: Path) -> dict[str, str]:
 
 
 def is_scratch(path: Path) -> bool:
-    """Whether a run keeps it for itself: hidden, or by its suffix, or in a folder of checkpoints or tiles."""
-    own = [part for part in path.parts if part.startswith(".") or part.endswith(".tiles") or part == "checkpoints"]
+    """Whether a run keeps it for itself: hidden, or by its suffix, or in a folder of checkpoints, tiles or parts."""
+    own = [
+        part
+        for part in path.parts
+        if part.startswith(".") or part.endswith(".tiles") or part in ("checkpoints", "parts")
+    ]
     return bool(own) or path.suffix in SCRATCH
 
 

@@ -122,6 +122,7 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
     """The folder of an arm's model, trained where it is not there yet."""
     import yaml
 
+    from slidekick.copilot.mini import ABOUT, EXPERTS, SLIDES
     from slidekick.data.files import write_atomic
     from slidekick.rl import grpo
     from slidekick.rl.mixture import train_experts
@@ -139,23 +140,17 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
     if arm.what == "grpo":
         grpo.train_grpo(path, args.data, folder, resume=True)
     else:
-        add = start / "experts" if arm.config == "experts-more.yaml" else None
+        add = start / EXPERTS if arm.config == "experts-more.yaml" else None
         experts = train_experts(path, args.data, folder, resume=True, add=add)
         grpo.copy_base(start, model)
-        shutil.copytree(experts, model / "experts", dirs_exist_ok=True)
-        if (start / "experts").is_dir() and _rank(start) != _rank(model):
-            shutil.rmtree(model / "slides", ignore_errors=True)  # their expert is of the start's rank
+        shutil.copytree(experts, model / EXPERTS, dirs_exist_ok=True)
+        about = start / EXPERTS / ABOUT
+        if about.is_file() and json.loads(about.read_text(encoding="utf-8"))["rank"] != config["experts"]["rank"]:
+            shutil.rmtree(model / SLIDES, ignore_errors=True)  # their expert is of the start's rank
     clock, own = (now - then for now, then in zip((time.perf_counter(), time.process_time()), begun, strict=True))
     minutes = {"clock": round(clock / 60, 1), "processors": round(own / 60, 1)}
     write_atomic(folder / DONE, json.dumps(minutes | resumed))
     return model
-
-
-def _rank(model: Path) -> int:
-    """Of a model's experts."""
-    from slidekick.copilot.mini import ABOUT, EXPERTS
-
-    return json.loads((model / EXPERTS / ABOUT).read_text(encoding="utf-8"))["rank"]
 
 
 def changed(config: dict, arm: Arm, seed: int, start: Path) -> dict:

@@ -12,12 +12,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from slidekick.data.errors import InputError
+from slidekick.data.readers import SUFFIXES
 
 MAX_NAME = 400  # characters of a name
-SUFFIXES = (
-    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".svs", ".ndpi", ".scn", ".bif", ".mrxs", ".vms",
-    ".vmu", ".svslide", ".qptiff", ".dcm",
-)  # fmt: skip
 MOST_LISTED = 2000  # files in one listing: more is not looked through by eye
 
 

@@ -16,7 +16,7 @@ from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
-from slidekick.apps.loading import is_slide, state_scale
+from slidekick.apps.loading import is_slide
 from slidekick.apps.serving.folders import Folders
 from slidekick.apps.serving.requests import ImageUrl, SlidePart
 from slidekick.apps.serving.slides import by_name, version
@@ -51,7 +51,7 @@ class Eyes:
         with by_name(file):
             if picture.region is None:
                 with open_slide(file) as slide:
-                    state_scale(slide, picture.mpp)
+                    slide.state_scale(picture.mpp)
                     whole = is_slide(slide, picture.mpp)
                 if whole:
                     return self._survey(file, picture.mpp)
@@ -66,7 +66,7 @@ class Eyes:
                 return known
             slide = open_slide(file)
             try:
-                state_scale(slide, mpp)
+                slide.state_scale(mpp)
                 survey = self.copilot.survey(slide)
             except BaseException:
                 slide.close()

@@ -19,10 +19,11 @@ from slidekick.apps.workbench.viewer import ASSETS, state_html
 from slidekick.copilot.answer import MAX_QUESTION, RESEARCH_USE
 from slidekick.copilot.reports.forms import DETAILS
 from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.readers import OF_SEVERAL_FILES, SUFFIXES
 from slidekick.data.samples import SAMPLES
 
 KEEP_S = 3600  # Gradio's own copies of uploads are deleted an hour after they came; sessions hold theirs
-SUFFIXES = [".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".svs", ".ndpi", ".scn", ".bif"]
+UPLOADED = [suffix for suffix in SUFFIXES if suffix not in OF_SEVERAL_FILES]
 EXAMPLES = (
     "What does this picture show?",
     "How many nuclei are there?",
@@ -61,7 +62,7 @@ def _slide_panel(sessions: Sessions) -> dict:
     views = {"sheets": gr.Radio([], label="Slides of this case", elem_id="sheets", visible=False)}
     views["opener"] = gr.Accordion("Open a slide or picture", open=True, elem_id="open")
     with views["opener"]:
-        views["upload"] = gr.File(label="Upload", file_types=SUFFIXES, type="filepath", height=120, elem_id="upload")
+        views["upload"] = gr.File(label="Upload", file_types=UPLOADED, type="filepath", height=120, elem_id="upload")
         with gr.Row():
             for sample, label in SAMPLE_NAMES.items():
                 views[f"sample {sample}"] = gr.Button(label, size="sm", elem_id=f"sample-{sample}")

@@ -251,20 +251,24 @@ class CompiledEngine:
 
     def _read(self, prompt: Prompt, budget: int) -> tuple[Cache, Said]:
         """A cache that holds the prompt, with room for `budget` more, and what the model holds behind it."""
-        need = len(prompt.ids) + budget
-        if need > self.language.longest:
-            raise InputError(f"the question is {len(prompt.ids)} tokens long; {self.language.longest - budget} fit")
+        need = self._room(prompt, budget)
         found, shared = self._nearest(prompt)
         if found is not None and shared == len(prompt.ids):
             self._kept.move_to_end(found)
-        cache = self.language.cache(1, need) if found is None else self._kept[found][0].copied(need)
+        cache = self.language.cache(1, need) if found is None else self._kept[found][0].copied(need, shared)
         cache.speak(prompt.gates)
         if found is not None and shared == len(prompt.ids):
             return cache, self._kept[found][1]
-        cache.rewind(shared)
         said = cache.step(prompt.embeds[None, shared:])[0][0]
-        self._keep(prompt.key, prompt.ids, cache.copied(len(prompt.ids)), said)
+        self._keep(prompt.key, prompt.ids, cache.copied(len(prompt.ids), len(prompt.ids)), said)
         return cache, said
+
+    def _room(self, prompt: Prompt, budget: int) -> int:
+        """Positions that a prompt takes with `budget` more behind it. Raises InputError where there are fewer."""
+        need = len(prompt.ids) + budget
+        if need > self.language.longest:
+            raise InputError(f"the question is {len(prompt.ids)} tokens long; {self.language.longest - budget} fit")
+        return need
 
     def _keep(self, key: bytes, ids: tuple[int, ...], cache: Cache, said: Said | None) -> None:
         self._kept[key, ids] = cache, said
@@ -289,13 +293,13 @@ class CompiledEngine:
         prompts = [
             self._prompt(messages, image, tools, who) for (messages, image), who in zip(asked, speakers, strict=True)
         ]
+        room = max(self._room(prompt, self.max_new_tokens) for prompt in prompts)
         read = [self._read(prompt, 1) for prompt in prompts]
         writings = [
             _Writing(self, self.grammars.matcher(messages, tools, may), said, alone=False)
             for (messages, _), may, (_, said) in zip(asked, allowed, read, strict=True)
         ]
         going = list(range(len(asked)))
-        room = max(len(prompt.ids) for prompt in prompts) + self.max_new_tokens
         cache = joined([one for one, _ in read], room)
         cache.speak(np.concatenate([prompt.gates for prompt in prompts]))
         while True:

@@ -159,9 +159,12 @@ class Cache:
         less.lengths[:] = self.lengths[list(kept)]
         return less
 
-    def copied(self, room: int) -> Cache:
-        """A cache of its own that holds the same."""
-        return joined([self], room)
+    def copied(self, room: int, length: int) -> Cache:
+        """A cache of its own that holds the first `length` positions of each row, with room for `room`."""
+        copy = self.model.cache(len(self.lengths), room)
+        copy.held[..., :length, :] = self.held[..., :length, :]
+        copy.lengths[:] = np.minimum(self.lengths, length)
+        return copy
 
 
 def joined(caches: Sequence[Cache], room: int) -> Cache:

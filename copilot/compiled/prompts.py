@@ -27,9 +27,8 @@ class Prompts:
         self.repeats = repeats
         self.image = self.tokenizer.token_to_id(image)
         self._template = template
-        added = {token.content: number for number, token in self.tokenizer.get_added_tokens_decoder().items()}
-        longest_first = sorted(added, key=len, reverse=True)
-        self.added = added
+        added = {token.content for token in self.tokenizer.get_added_tokens_decoder().values()}
+        longest_first = sorted(added, key=lambda one: (-len(one), one))
         self._control = re.compile("|".join(map(re.escape, longest_first)))
         self._marks = re.compile(f"{START}({self._control.pattern}){END}|[{START}{END}]")
 
@@ -51,11 +50,6 @@ class Prompts:
     def text(self, ids: Sequence[int]) -> str:
         """The reverse, special tokens spelt out."""
         return self.tokenizer.decode(list(ids), skip_special_tokens=False)
-
-    def typed(self, text: str) -> list[int]:
-        """Token ids of what a person typed, whatever it is."""
-        pieces = self._marks.split(self._marked(text))
-        return [one for n, piece in enumerate(pieces) if piece for one in (self._plain if n % 2 else self.ids)(piece)]
 
     def _plain(self, text: str) -> list[int]:
         self.tokenizer.encode_special_tokens = True

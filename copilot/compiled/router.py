@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.copilot.mini import ABOUT, ROUTER
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 
 EPSILON = 1e-5  # of torch's LayerNorm
 
@@ -30,7 +30,7 @@ class Router:
             if not np.isfinite(self(*(np.ones(width, np.float32) for width in widths))).all():
                 raise ValueError("weights are no numbers")
         except (OSError, SafetensorError, ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
-            reason = str(error).splitlines()[0][:160]
+            reason = first_line(error, 160)
             told = f"{folder}: no router of experts ({type(error).__name__}: {reason}); train it anew"
             raise InputError(told) from error
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.copilot.mini import ABOUT, ADAPTER_FILE, EXPERTS
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 
 PREFIX = "model.language_model."  # of names in the base's file
 PEFT = "base_model.model."  # before them in adapters' files
@@ -91,7 +91,7 @@ def read_language(base: Path, folder: Path, aside: Mapping[str, Path]) -> Langua
     except (
         OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
     ) as error:  # fmt: skip
-        reason = str(error).splitlines()[0][:160]
+        reason = first_line(error, 160)
         raise InputError(f"{folder}: not mini's weights ({type(error).__name__}: {reason}); train them anew") from error
 
 

@@ -97,6 +97,9 @@ def _element(path: Path, told: object) -> tuple[str, tuple[str, ...]]:
     name = told.get("element") if isinstance(told, dict) else None
     if not isinstance(name, str) or not name.strip():
         raise InputError(f"{path}: an element has no name; give each `element`")
-    options = [one.get("text") if isinstance(one, dict) else one for one in told.get("options") or ()]
+    listed = told.get("options") or []
+    if not isinstance(listed, list):
+        raise InputError(f"{path}: element {name!r} has options {listed!r}, no list; give a line for each")
+    options = [one.get("text") if isinstance(one, dict) else one for one in listed]
     words = [" ".join(str(one).split())[:MAX_OPTION] for one in options if one]
     return " ".join(name.split()), tuple(dict.fromkeys(words))

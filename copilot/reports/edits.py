@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from slidekick.copilot.evidence import check_text, states_measurement
+from slidekick.copilot.evidence import UNBACKED, check_text, states_measurement
 from slidekick.copilot.reports.forms import tidy
 from slidekick.copilot.reports.report import Report, Sentence
 from slidekick.copilot.reports.words import cited_in, without_marks
@@ -101,5 +101,5 @@ def _unbacked(report: Report) -> Sequence[str]:
         words = without_marks(line)
         if words and words not in known and states_measurement(words):
             _, wrong = check_text(words, report.steps, report.evidence)
-            reasons += [one.removeprefix("not backed by a measurement: ") for one in wrong]
+            reasons += [one.removeprefix(UNBACKED) for one in wrong]
     return list(dict.fromkeys(reasons))

@@ -118,12 +118,22 @@ def _read(folder: Path, read: Callable):
 
 
 def words_of(markdown: str) -> str:
-    """The words that may be edited in what `to_markdown` wrote."""
+    """The words that may be edited in what `to_markdown` wrote: all but the title and the notice above them."""
     words = markdown.partition(BELOW)[0]
-    lines = words.replace("\r\n", "\n").split("\n")
-    while lines and (not lines[0].strip() or lines[0].startswith("# ") or (lines[0][0] == "*" and lines[0][-1] == "*")):
+    lines, above = words.replace("\r\n", "\n").split("\n"), {"title", "notice", ""}
+    while lines and (kind := _kind(lines[0].strip())) in above:
         lines.pop(0)
+        above -= {kind} - {""}
     return "\n".join(lines)
+
+
+def _kind(line: str) -> str:
+    """What a line above the words may be: the title, the notice, "" for an empty one, or words already."""
+    if line.startswith("# "):
+        return "title"
+    if len(line) > 1 and line[0] == line[-1] == "*":
+        return "notice"
+    return "words" if line else ""
 
 
 def from_dict(data: object, image: bytes, overlay: bytes) -> Report:

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 
 FORMS = ("general", "biopsy", "synoptic", "cytology")
 DETAILS = ("organ", "specimen", "clinical")
@@ -114,7 +114,7 @@ def _parsed(name: str, text: str) -> Form:
     try:
         head = yaml.safe_load(parts[1]) if parts else None
     except yaml.YAMLError as error:
-        raise InputError(f"form {name}: the head is no YAML ({str(error).splitlines()[0]}); mend it") from error
+        raise InputError(f"form {name}: the head is no YAML ({first_line(error)}); mend it") from error
     questions = head.get("questions", {}) if isinstance(head, dict) else None
     if not isinstance(questions, dict) or not isinstance(head.get("title"), str):
         raise InputError(f"form {name}: begin with `title` and `questions` between two lines of ---")

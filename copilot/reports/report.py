@@ -15,8 +15,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from slidekick.copilot.answer import RESEARCH_USE, Answer, Evidence, Step
-from slidekick.copilot.copilot import REPLACED, Copilot
+from slidekick.copilot.copilot import NO_SCALE, REPLACED, Copilot
 from slidekick.copilot.draft import Event, Wanted
+from slidekick.copilot.evidence import UNBACKED
 from slidekick.copilot.language import many_of
 from slidekick.copilot.reports.checklist import Checklist, Element, gone_through, load_checklist
 from slidekick.copilot.reports.forms import check_details, load_form
@@ -64,7 +65,8 @@ class Reading:
 
 @dataclass(frozen=True)
 class Fact:
-    """One row of the table: a concept, what was measured of it, and the evidence ids. known: it was looked for."""
+    """One row of the table: a concept, what was measured of it, how surely it is there, its colour in the picture, None
+    where it was not found, and the evidence ids."""
 
     measurement: Measurement
     presence: float
@@ -145,9 +147,8 @@ def drafting(
         concepts, waiting = (picture.encoder.plan.tissues, ()) if slide else _looked_for(copilot, details["organ"])
     box = copilot.toolbox(picture) if box is None else box
     roi = box.roi
-    box.look_for(concepts)
-    findings = [box.finding(concept) for concept in concepts]
-    facts, evidence, steps = _facts(box, concepts, findings)
+    found = _each_once(box, concepts)
+    facts, evidence, steps = _facts(box, found)
     asked = worded.asks(slide, details)
     answers = []
     for question in [*asked.values(), *_questions(facts)]:
@@ -178,7 +179,7 @@ def drafting(
         steps=tuple(steps),
         warnings=(*waiting, *_warnings([*read.values(), *measured], roi)),
         versions=copilot.versions,
-        **_shown(roi, findings),
+        **_shown(roi, list(found.values())),
     )
 
 
@@ -189,6 +190,17 @@ def _looked_for(copilot: Copilot, organ: str) -> tuple[list[str], tuple[str, ...
     told = ", ".join(f"{name} ({organs[0]})" for name, organs in waiting.items())
     hint = f"no organ was stated, so these were not looked for: {told}; state it, or name what to measure"
     return [name for name in known if name not in waiting], (hint,) if told and not organ else ()
+
+
+def _each_once(box: Toolbox, concepts: Sequence[str]) -> dict[str, Finding]:
+    """Words -> their finding, in order; of words that mean one concept the first."""
+    box.look_for(concepts)
+    found: dict[str, Finding] = {}
+    for words in concepts:
+        finding = box.finding(words)
+        if finding.concept not in {one.concept for one in found.values()}:
+            found[words] = finding
+    return found
 
 
 def _shown(roi: Roi, findings: Sequence[Finding]) -> dict:
@@ -223,13 +235,16 @@ def quantity(value: float | None, unit: str) -> str:
     return f"{text.replace(',', ' ')} {unit}".strip()
 
 
-def _facts(box: Toolbox, concepts: Sequence[str], findings: Sequence[Finding]):
-    """Every concept measured, found ones first, largest area first; the evidence, and the calls behind it."""
+def _facts(box: Toolbox, found: Mapping[str, Finding]):
+    """Every concept measured, found ones first, largest area first; the evidence, and the calls behind it.
+
+    found: words -> their finding.
+    """
     from slidekick.grounding.palette import concept_colours
 
-    colours = concept_colours(finding.concept for finding in findings if finding.found)
+    colours = concept_colours(finding.concept for finding in found.values() if finding.found)
     facts, evidence, steps = [], [], []
-    for i, (concept, finding) in enumerate(zip(concepts, findings, strict=True), start=1):
+    for i, (concept, finding) in enumerate(found.items(), start=1):
         outcome = box.call("measure", {"concept": concept}, f"m{i}")
         evidence += outcome.evidence
         steps.append(Step(f"m{i}", "measure", {"concept": concept}, outcome.result, 0.0))
@@ -286,7 +301,7 @@ def _sorted(
             sentence = Sentence(claim.text, named, claim.kind, answer.question, answer.confidence)
             if not claim.supported:
                 reason = next((w for w in answer.warnings if claim.text in w), claim.text)
-                left_out.append(reason.removeprefix("not backed by a measurement: "))
+                left_out.append(reason.removeprefix(UNBACKED))
             elif claim.kind == "measured" and named:
                 if (claim.text, named) not in [(known.text, known.evidence) for known in said]:
                     said.append(sentence)
@@ -297,15 +312,15 @@ def _sorted(
         if name:
             readings[name] = Reading(answer.short if kept else "", answer.confidence, tuple(kept))
         replaced = [w.removeprefix(f"{REPLACED}; ") for w in answer.warnings if w.startswith(REPLACED)]
-        left_out += [reason.removeprefix("not backed by a measurement: ") for reason in replaced]
+        left_out += [reason.removeprefix(UNBACKED) for reason in replaced]
     return readings, said, list(dict.fromkeys(left_out))  # a model that repeats itself is told of once
 
 
 def _warnings(answers: Sequence[Answer], roi: Roi) -> tuple[str, ...]:
     """What the answers warned of, once each; sentences that were left out or replaced are listed apart."""
-    said = [w for answer in answers for w in answer.warnings if not w.startswith(("not backed by", REPLACED))]
+    said = [w for answer in answers for w in answer.warnings if not w.startswith((UNBACKED, REPLACED))]
     if roi.mpp is None:
-        said.append("the picture's scale is unknown: areas and diameters in pixels only; give --mpp")
+        said.append(NO_SCALE)
     return tuple(dict.fromkeys(said))
 
 

@@ -17,6 +17,12 @@ from slidekick.data.errors import InputError
 from slidekick.data.readers.header import Header
 
 READERS = ("tiff", "openslide", "dicom", "pillow")
+# Names to look for in folders, and to offer; the readers decide by content.
+SUFFIXES = (
+    ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp", ".svs", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff",
+    ".mrxs", ".vms", ".vmu", ".dcm",
+)  # fmt: skip
+OF_SEVERAL_FILES = (".mrxs", ".vms", ".vmu", ".dcm")  # one alone is no slide
 FORMATS = "PNG, JPEG, TIFF, SVS, NDPI, MRXS, SCN, DICOM"  # for messages; the readers decide by content
 
 

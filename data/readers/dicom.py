@@ -36,14 +36,8 @@ ASIDE = ("LABEL", "OVERVIEW", "LOCALIZER", "THUMBNAIL")  # image types that are 
 
 def support(path: Path) -> float:
     """0.7 for a slide's level, 1 for its label, which is refused for sure, 0 for anything else."""
-    try:
-        with path.open("rb") as stream:
-            if stream.read(132)[128:] != b"DICM":
-                return 0.0
-        data = _read(path)
-        return (1.0 if _aside(data) else 0.7) if data.SOPClassUID == SLIDE_CLASS else 0.0
-    except Exception:  # a damaged header can make the parser raise anything; whatever it is, it is no slide
-        return 0.0
+    data = _slide_header(path)
+    return 0.0 if data is None else 1.0 if _aside(data) else 0.7
 
 
 def open_file(path: Path) -> DicomReader:
@@ -52,7 +46,7 @@ def open_file(path: Path) -> DicomReader:
         return DicomReader(path)
     except InputError:
         raise
-    except Exception as error:  # as in `support`
+    except Exception as error:  # as in `_slide_header`
         raise InputError(f"{path}: the DICOM file is damaged or incomplete; copy it again") from error
 
 
@@ -61,11 +55,11 @@ def level_in(folder: Path) -> Path | None:
 
     Raises InputError where the folder holds slides of several series.
     """
-    found = [(path, _read(path)) for path in sorted(folder.iterdir()) if path.is_file() and support(path) > 0]
-    found = [(path, one) for path, one in found if not _aside(one)]
-    if len({one.get("SeriesInstanceUID") for _, one in found}) > 1:
+    found = [(path, _slide_header(path)) for path in sorted(folder.iterdir()) if path.is_file()]
+    levels = [(path, data) for path, data in found if data is not None and not _aside(data) and _sized(data)]
+    if len({data.get("SeriesInstanceUID") for _, data in levels}) > 1:
         raise InputError(f"{folder}: holds several slides; give a file of the one you mean")
-    return max(found, key=lambda pair: _size(pair[1])[0], default=(None, None))[0]
+    return max(levels, key=lambda level: _size(level[1])[0], default=(None, None))[0]
 
 
 def tables_hold(path: Path) -> bool:
@@ -73,15 +67,15 @@ def tables_hold(path: Path) -> bool:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            series = _read(path).get("SeriesInstanceUID")
+            own = _read(path)
             for other in sorted(path.parent.iterdir()):
-                if other != path and not (other.is_file() and support(other) > 0):
+                data = own if other == path else _slide_header(other) if other.is_file() else None
+                if data is None or data.get("SeriesInstanceUID") != own.get("SeriesInstanceUID"):
                     continue
-                data = _read(other)
-                if data.get("SeriesInstanceUID") == series and not _table_holds(other, data):
+                if not _table_holds(other, data):
                     return False
         return True
-    except Exception:  # as in `support`
+    except Exception:  # as in `_slide_header`
         return False
 
 
@@ -133,12 +127,32 @@ def _read(path: Path) -> Dataset:
         return pydicom.dcmread(path, stop_before_pixels=True)
 
 
+def _slide_header(path: Path) -> Dataset | None:
+    """The header of a slide's level or label, read once; None for any other file."""
+    try:
+        with path.open("rb") as stream:
+            if stream.read(132)[128:] != b"DICM":
+                return None
+        data = _read(path)
+        return data if data.SOPClassUID == SLIDE_CLASS else None
+    except Exception:  # a damaged header can make the parser raise anything; whatever it is, it is no slide
+        return None
+
+
 def _aside(data: Dataset) -> bool:
     return any(kind in ASIDE for kind in data.get("ImageType") or ())
 
 
 def _size(data: Dataset) -> tuple[int, int]:
     return int(data.TotalPixelMatrixColumns), int(data.TotalPixelMatrixRows)
+
+
+def _sized(data: Dataset) -> bool:
+    """Whether it says how large its level is."""
+    try:
+        return min(_size(data)) > 0
+    except (AttributeError, TypeError, ValueError):  # missing, or there without a value
+        return False
 
 
 def _mpp(data: Dataset) -> tuple[float, float] | None:

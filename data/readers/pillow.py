@@ -18,6 +18,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from slidekick.data.errors import InputError
+from slidekick.data.memory import is_refused
 from slidekick.data.readers.header import Header
 
 # Picture formats only: Pillow's others run outside programs (EPS) or are no pictures of tissue.
@@ -52,6 +53,18 @@ def open_file(path: Path) -> PillowReader:
         raise
     except Exception as error:  # as in `support`
         raise InputError(f"{path}: the picture is damaged or cut short; copy or export it again") from error
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A labelled picture or its mask as it is stored, decoded. Raises InputError where it cannot be read."""
+    try:
+        with Image.open(path, formats=FORMATS) as picture:
+            picture.load()
+            return picture
+    except Exception as error:  # as in `support`
+        if is_refused(error):
+            raise
+        raise InputError(f"{path}: cannot be read as a picture; restore it") from error
 
 
 class PillowReader:

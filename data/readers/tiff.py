@@ -111,11 +111,18 @@ class TiffReader(TiledReader):
             box = (max(0, (width - side) // 2), max(0, (height - side) // 2), min(width, side), min(height, side))
             seen = self.values(level, *box)
             self._range = np.percentile(seen.reshape(-1, seen.shape[2]), (1, BRIGHTEST), axis=0)
-        low, high = self._range
-        shown = np.clip((values - low) / np.maximum(high - low, 1), 0, 1)
         number = values.shape[2]
-        colours = np.array([COLOURS[i % len(COLOURS)] if number > 1 else (1, 1, 1) for i in range(number)], float)
-        return (np.clip(shown @ colours, 0, 1) * 255).round().astype(np.uint8)
+        shown = np.zeros((*values.shape[:2], 3), np.float32)
+        for channel, (low, high) in enumerate(self._range.T):  # one at a time: a large read has room for no more
+            bright = values[..., channel].astype(np.float32)
+            bright -= np.float32(low)
+            bright /= np.float32(max(high - low, 1))
+            np.clip(bright, 0, 1, out=bright)
+            for colour in np.flatnonzero(COLOURS[channel % len(COLOURS)] if number > 1 else (1, 1, 1)):
+                shown[..., colour] += bright
+        np.clip(shown, 0, 1, out=shown)
+        shown *= 255
+        return np.rint(shown, out=shown).astype(np.uint8)
 
 
 class _Page(NamedTuple):
@@ -155,7 +162,7 @@ def _kind(file: tifffile.TiffFile) -> str | None:
 
 def _levels(file: tifffile.TiffFile) -> list[list]:
     """Pages of each level of the picture that the file is about, largest first; a page a channel."""
-    series = max(file.series[:1], key=lambda one: one.size, default=None)
+    series = next(iter(file.series), None)
     if series is None or not set(series.axes) <= set("YXSC"):
         return []
     levels = [[page for page in level.pages if page is not None] for level in series.levels]
@@ -175,7 +182,13 @@ def _readable(page) -> bool:
 
 
 def _check_alike(path: Path, levels: list[list]) -> None:
-    """Raises InputError where levels are not all of the pixels that the first one is of."""
+    """Raises InputError where levels are not all of the channels and pixels that the first one is of."""
+    for number, pages in enumerate(levels):
+        if len(pages) != len(levels[0]):
+            raise InputError(
+                f"{path}: level {number} has {len(pages)} channels and level 0 has {len(levels[0])}: it is damaged; "
+                "copy it again"
+            )
     first = levels[0][0].keyframe
     kind = (first.dtype, first.samplesperpixel)
     for page in (page.keyframe for pages in levels for page in pages):

@@ -1,8 +1,9 @@
 """Public data sets in the layout in which they are published: read picture by picture, or converted into a set.
 
-A source is a module beside this file with `PAPER` and `LICENCE` (as published), and `read(folder) -> Samples`, which
-looks the layout over at once and opens pictures one by one. A new source is one new file and one line in SOURCES.
-Nothing is downloaded here. Names are loaded on first use, so that importing the package costs nothing.
+A source is a module beside this file with `PAPER` and `LICENCE` (as published), `CLASSES` (mask value -> class), and
+`read(folder) -> Samples`, which looks the layout over at once and opens pictures one by one. A new source is one new
+file and one line in SOURCES. Nothing is downloaded here. Names are loaded on first use, so that importing the package
+costs nothing.
 """
 
 from importlib import import_module

@@ -5,6 +5,7 @@ The folder appears when it is whole. A break leaves nothing behind; the conversi
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -19,10 +20,10 @@ import numpy as np
 
 from slidekick.data.errors import InputError
 from slidekick.data.files import folder_atomic
-from slidekick.data.items import FILE_NAME, SPLITS
+from slidekick.data.items import FILE_NAME, SPLITS, UNLABELLED
 from slidekick.data.ontology import load_ontology
 from slidekick.data.sources import source
-from slidekick.data.sources.sample import UNLABELLED, Sample, Samples
+from slidekick.data.sources.sample import Sample, Samples
 
 SCHEMA = "slidekick.convert/1"
 ABOUT = "source.json"
@@ -52,7 +53,8 @@ def convert(
     reader, folder, out = source(name), Path(folder), Path(out)
     if out.resolve().is_relative_to(folder.resolve()):
         raise InputError(f"{out}: lies in the data set's own folder; give another one for the converted set")
-    samples = reader.read(folder)
+    with _reading(folder):
+        samples = reader.read(folder)
     with folder_atomic(out, lambda old: _replaceable(old, name)) as new:
         items = _write(_progress(samples, name, progress), folder, new, tile)
         splits = split_groups(_published(items))
@@ -104,20 +106,25 @@ def _progress(samples: Samples, name: str, progress: bool) -> Iterator[Sample]:
 def _write(samples: Iterator[Sample], folder: Path, new: Path, tile: int | None) -> list[tuple[dict, str | None]]:
     """Write the pictures; an item without split, and the publishers' split, for each."""
     items, taken = [], set()
-    while (sample := _next(samples, folder)) is not None:
+    while True:
+        with _reading(folder):
+            sample = next(samples, None)
+        if sample is None:
+            return items
         for part in _tiles(sample, tile):
             stem = re.sub(r"[^\w.-]+", "_", part.id).lstrip(".")
             if stem.lower() in taken:
                 raise InputError(f"{folder}: two pictures are called {part.id!r}; give a folder that holds each once")
             taken.add(stem.lower())
             items.append((_item(part, stem, new), part.split))
-    return items
 
 
-def _next(samples: Iterator[Sample], folder: Path) -> Sample | None:
+@contextlib.contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    """Whatever cannot be read meanwhile is an InputError; whoever writes would call it theirs."""
     try:
-        return next(samples, None)
-    except OSError as error:  # of reading; whoever writes would call it theirs
+        yield
+    except OSError as error:
         reason = (error.strerror or type(error).__name__).lower()
         raise InputError(f"{error.filename or folder}: cannot be read ({reason}); unpack the data set again") from error
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.sources.glas import MPP as GLAS_MPP
 from slidekick.data.sources.published import (
     class_mask,
     existing_folder,
@@ -41,7 +42,6 @@ CLASSES = {
     6: "connective tissue cell nucleus",
 }
 SOURCES = ("consep", "crag", "dpath", "glas", "pannuke")
-GLAS_MPP = 0.62005  # GlaS' pictures are taken as they are; see glas.py
 # GlaS' Grade.csv for the pictures that are in Lizard: patient -> pictures
 GLAS_PATIENTS = {
     1: "testB_15 testB_16 train_13 train_14 train_26 train_37",
@@ -93,7 +93,7 @@ def _facts(row: dict[str, str], path: Path) -> dict:
             raise InputError(
                 f"{path}: {name} is GlaS' {source!r}, which Lizard does not hold; expected such as train_1"
             )
-        return facts | {"group": f"patient_{held[0]}", "mpp": GLAS_MPP}
+        return facts | {"group": f"patient_{held[0]}", "mpp": GLAS_MPP}  # taken as they are
     if origin == "consep":
         split = source.partition("_")[0]
         if split not in ("train", "test"):

@@ -19,7 +19,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from slidekick.data.errors import InputError
-from slidekick.data.sources.published import MOST_OBJECTS, existing_folder, found, partner, picture
+from slidekick.data.items import MOST_IDS
+from slidekick.data.sources.published import existing_folder, found, partner, picture
 from slidekick.data.sources.sample import Sample, Samples
 
 PAPER = "Kumar et al., IEEE Transactions on Medical Imaging 36 (2017) 1550-1560 and 39 (2020) 1380-1391"
@@ -119,8 +120,8 @@ def _filled(outlines: list[np.ndarray], shape: tuple[int, int], path: Path) -> n
         free = ids[rows, columns] == 0
         if not free.any():
             continue
-        if last == MOST_OBJECTS:
-            raise InputError(f"{path}: over {MOST_OBJECTS} outlines; expected fewer")
+        if last == MOST_IDS:
+            raise InputError(f"{path}: over {MOST_IDS} outlines; expected fewer")
         last += 1
         ids[rows[free], columns[free]] = last
     if not last:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.items import UNLABELLED
 from slidekick.data.sources.published import (
     existing_folder,
     found,
@@ -25,7 +26,7 @@ from slidekick.data.sources.published import (
     picture,
     same_size,
 )
-from slidekick.data.sources.sample import UNLABELLED, Sample, Samples
+from slidekick.data.sources.sample import Sample, Samples
 
 PAPER = "Mahbod et al., Scientific Data 11 (2024) 295"
 LICENCE = "stated on the data set's Kaggle page; not in the files"

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.items import MOST_IDS, UNLABELLED
 from slidekick.data.readers.pillow import FORMATS, PICTURE_LIMIT_PX, quiet
-from slidekick.data.sources.sample import UNLABELLED
 
-MOST_OBJECTS = 65_535  # ids are kept in 16 bits
 MAX_LABELS = 24  # of unknown values named in a message
 
 
@@ -126,6 +125,8 @@ def table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list[dict
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = [[text.strip() for text in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({(error.strerror or 'error').lower()}); check its rights") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a text table; unpack the data set again") from error
     head = rows[0] if rows else []
@@ -155,8 +156,8 @@ def same_size(image: np.ndarray, labels: np.ndarray, path: Path) -> None:
 def object_ids(values: np.ndarray, path: Path) -> np.ndarray:
     """Object ids as uint16 (H, W), 0 = no object."""
     whole = whole_numbers(values, path, "object ids")
-    if whole.size and whole.max() > MOST_OBJECTS:
-        raise InputError(f"{path}: object ids up to {whole.max()}; expected at most {MOST_OBJECTS}")
+    if whole.size and whole.max() > MOST_IDS:
+        raise InputError(f"{path}: object ids up to {whole.max()}; expected at most {MOST_IDS}")
     return whole.astype(np.uint16)
 
 

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import numpy as np
 
-UNLABELLED = 255  # mask value of pixels that nobody judged
 Part = TypeVar("Part")
 
 

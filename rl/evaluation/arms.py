@@ -13,7 +13,7 @@ from pathlib import Path
 from slidekick.copilot.answer import RESEARCH_USE
 from slidekick.copilot.copilot import Copilot
 from slidekick.copilot.experts import load_experts
-from slidekick.copilot.mini import ABOUT, EXPERTS, WEIGHTS, load_generalist, weights_hash
+from slidekick.copilot.mini import ABOUT, EXPERTS, folder_of, load_generalist, weights_hash
 from slidekick.copilot.torch_engine import TorchEngine
 from slidekick.data.errors import InputError
 from slidekick.rl.evaluation.comparison import compare, save_run
@@ -37,7 +37,7 @@ class Arms:
     @property
     def mixture(self) -> Path:
         """The folder of the mixture."""
-        return self.experts or (WEIGHTS if self.model == "mini" else Path(self.model)) / EXPERTS
+        return self.experts or folder_of(self.model) / EXPERTS
 
     def check(self) -> None:
         """Raises InputError for a folder without what its arm needs, before any model is loaded."""
@@ -54,7 +54,7 @@ class Arms:
 
     def copilot(self, name: str, segmentor=None) -> Copilot:
         """One arm's copilot."""
-        folder, base = self._folders[name], weights_hash(WEIGHTS if self.model == "mini" else Path(self.model))
+        folder, base = self._folders[name], weights_hash(folder_of(self.model))
         weights = f"{base}+{weights_hash(folder) if folder else 'none'}"
         return Copilot(self._engine(name, folder), segmentor, weights)
 

@@ -1,8 +1,8 @@
 """Putting questions to a model: in batches where it can, each answer kept as it comes, so that a break costs little.
 
-What was answered is keyed by a hash of the picture's bytes, its change, the words put, the options and the model, and
-appended to a journal line by line; a question whose key is there is not asked again. Answers are kept as they were
-said: how they are read is decided later.
+What was answered is keyed by a hash of the picture's bytes, its change, the words put, the options, the model and what
+runs it, and whole answers by what checks them too. It is appended to a journal line by line; a question whose key is
+there is not asked again. Answers are kept as they were said: how they are read is decided later.
 """
 
 from __future__ import annotations
@@ -20,13 +20,15 @@ import numpy as np
 from tqdm import tqdm
 
 from slidekick.copilot.answer import Answer
+from slidekick.copilot.confidence import FILE as CONFIDENCE
 from slidekick.copilot.copilot import REPLACED, Copilot, find_masks
 from slidekick.copilot.evidence import check_text
 from slidekick.copilot.grammar import opens_call
-from slidekick.copilot.mini import weights_hash
+from slidekick.copilot.mini import SIGHT, weights_hash
 from slidekick.copilot.tools import Toolbox
 from slidekick.copilot.turn import Turn
 from slidekick.data.errors import InputError, OutputError
+from slidekick.data.files import files_hash
 from slidekick.data.slide import Region, Roi, read_roi
 from slidekick.rl.evaluation.changes import BLANK, CHANGES, NONE, blank
 from slidekick.rl.evaluation.questions import Question, to_grid
@@ -55,11 +57,11 @@ class Ask:
     masks: bool = False
     whole: bool = False
 
-    def key(self, model: str, tools: str = "") -> str:
-        """Names this question to this model with these tools, whatever item it came from."""
+    def key(self, model: str, tools: str = "", checks: str = "") -> str:
+        """Names this question to this model with these tools and checks, whatever item it came from."""
         shown = BLANK if self.picture is None or self.change == BLANK else digest(self.picture)
         parts = [KEPT, model, shown, self.change, self.words, self.options, tools if self.tools else None, self.mpp]
-        parts += ["masks"] * self.masks + ["whole"] * self.whole
+        parts += ["masks"] * self.masks + ["whole", checks] * self.whole
         return hashlib.sha256(json.dumps(parts, ensure_ascii=False).encode()).hexdigest()
 
     def roi(self) -> Roi:
@@ -154,6 +156,13 @@ class Asker:
         folder = getattr(self.copilot.segmentor, "weights", None)
         return weights_hash(Path(folder)) if folder else ""
 
+    @cached_property
+    def checks(self) -> str:
+        """What tells the files that a whole answer is checked by, beside the weights; "" where the model has none."""
+        home = getattr(self.copilot, "home", None)
+        files = [home / name for name in (SIGHT, CONFIDENCE)] if home else []
+        return files_hash(file for file in files if file.is_file()) if home else ""
+
     def ask(self, asks: Sequence[Ask], title: str) -> list[dict]:
         """What is said to each: {"own_words", "probability", "complete", "tool", "logits", ...}.
 
@@ -166,7 +175,8 @@ class Asker:
         engine cannot tell. boxes: of what
         tools found, on the grid of 0–999, None where none was looked for. supported: share of its sentences.
         """
-        keys = [one.key(self.model, self.tools) for one in asks]
+        runs = f"{self.model}@{type(self.copilot.engine).__name__}"  # two engines round differently
+        keys = [one.key(runs, self.tools, self.checks) for one in asks]
         fresh = {key: one for key, one in zip(keys, asks, strict=True) if key not in self.journal.answers}
         waiting = list(fresh.items())
         with tqdm(total=len(waiting), desc=title, mininterval=5, disable=not waiting) as bar:

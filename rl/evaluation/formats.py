@@ -18,7 +18,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from slidekick.data.configuration import read_yaml
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, first_line
 from slidekick.data.items import item_files
 from slidekick.rl.evaluation.changes import NONE
 from slidekick.rl.evaluation.questions import Question, given_question, report_question
@@ -27,8 +27,7 @@ from slidekick.rl.parsing import LETTERS
 _SPLIT_KEYS = {"train": "training_split", "val": "validation_split", "test": "test_split"}  # as lmms-eval names them
 REPORT_KEYS = ("report", "caption", "text")
 TSV_COLUMNS = (
-    "index", "image", "image_path", "question", *LETTERS[:10], "answer", "category", "split", "group", "prediction",
-    "hit",
+    "index", "image", "image_path", "question", *LETTERS, "answer", "category", "split", "group", "prediction", "hit",
 )  # fmt: skip
 
 
@@ -51,7 +50,7 @@ def read_questions(place: Path, family: str, split: str, sets: Sequence[str] | N
 def _from_lines(file: Path, family: str, split: str) -> Iterator[Question]:
     folder = file.resolve().parent
     name = folder.name if file.name == "items.jsonl" else file.stem
-    for number, line in enumerate(file.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(_text(file).split("\n"), 1):
         if not line.strip():
             continue
         with _telling(f"{file}:{number}"):
@@ -80,8 +79,16 @@ class _telling:
     def __exit__(self, kind, error, trace) -> None:
         if isinstance(error, InputError | GeneratorExit) or not isinstance(error, ValueError | KeyError | TypeError):
             return
-        reason = f"{error} is missing" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        reason = f"{error} is missing" if isinstance(error, KeyError) else first_line(error)
         raise InputError(f"{self.place}: {reason}; mend or remove the line") from error
+
+
+def _text(file: Path, errors: str = "strict") -> str:
+    """What a file holds. Raises InputError where it cannot be read as UTF-8."""
+    try:
+        return file.read_text(encoding="utf-8", errors=errors)
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{file}: cannot be read ({first_line(error)}); give a file of UTF-8 text") from error
 
 
 def _split(row: dict) -> str:
@@ -103,10 +110,13 @@ def _rows(file: Path) -> list[dict]:
         raise InputError(f"{file}: no such file; give a local JSONL, JSON, CSV or TSV file")
     if file.suffix.lower() in (".tsv", ".csv"):
         csv.field_size_limit(min(sys.maxsize, 2**31 - 1))  # a picture in base64 is one field
-        with file.open(encoding="utf-8", newline="") as stream:
-            return list(csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
+        try:
+            with file.open(encoding="utf-8", newline="") as stream:
+                return list(csv.DictReader(stream, delimiter="\t" if file.suffix.lower() == ".tsv" else ","))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{file}: cannot be read as a table ({first_line(error)}); write it anew") from error
+    text = _text(file)
     with _telling(str(file)):
-        text = file.read_text(encoding="utf-8")
         rows = (
             json.loads(text)
             if file.suffix.lower() == ".json"
@@ -165,7 +175,7 @@ def to_tsv(rows: Iterable[dict], pictures: Mapping[str, Path | bytes | None], fo
     for row in rows:
         if row["change"] == NONE:
             picture = pictures.get(row["id"])
-            options = dict(zip(LETTERS[:10], row["options"], strict=False)) if row["kind"] == "choice" else {}
+            options = dict(zip(LETTERS, row["options"], strict=False)) if row["kind"] == "choice" else {}
             writer.writerow(
                 options
                 | {"index": row["id"], "category": row["set"], "split": row["split"], "group": row["group"]}
@@ -185,7 +195,7 @@ def _cell(value: object) -> str:
 
 
 def _from_task(file: Path, split: str) -> Iterator[Question]:
-    if "!function" in file.read_text(encoding="utf-8", errors="replace") if file.is_file() else False:
+    if file.is_file() and "!function" in _text(file, "replace"):
         raise InputError(f"{file}: the task calls Python functions, which are not run here; name fields or templates")
     task = read_yaml(file)
     if not isinstance(task, dict) or not {"doc_to_text", "doc_to_target"} <= set(task):
@@ -199,7 +209,7 @@ def _from_task(file: Path, split: str) -> Iterator[Question]:
             options = _options(task, doc)
             answer = field(task["doc_to_target"], doc)
             if options and not isinstance(answer, str):
-                answer = options[int(answer)]
+                answer = _placed(int(answer), options)
             name = str(task.get("task") or file.stem)
             entry = {
                 "id": str(doc.get("id") or number),
@@ -253,6 +263,13 @@ def _options(task: dict, doc: dict) -> list[str]:
     if not isinstance(options, list):
         raise ValueError("doc_to_choice gives no list of options")
     return [str(one) for one in options]
+
+
+def _placed(place: int, options: list[str]) -> str:
+    """The option at a place, counted from 0. Raises ValueError where there is none."""
+    if not 0 <= place < len(options):
+        raise ValueError(f"the answer is option {place}, and there are {len(options)}, counted from 0")
+    return options[place]
 
 
 def _visual(task: dict, doc: dict, folder: Path) -> Path | None:

@@ -20,7 +20,7 @@ import numpy as np
 from slidekick.copilot.language import plural
 from slidekick.data.errors import InputError
 from slidekick.data.items import Item
-from slidekick.rl.instructions import QUESTIONS, other_wordings
+from slidekick.rl.instructions import QUESTIONS, is_labelled, other_wordings
 from slidekick.rl.parsing import GRID, LETTERS, choice, number, plain
 
 FAMILIES = ("classify", "vqa", "detect", "count", "report", "tools", "tasks", "honesty")
@@ -101,11 +101,6 @@ def classify_questions(items: Iterable[Item], labels: dict[str, Sequence[str]]) 
     ]
 
 
-def is_labelled(item: Item) -> bool:
-    """Whether its label can be asked for."""
-    return bool(item.label) and item.set in QUESTIONS
-
-
 def labels_of(items: Iterable[Item]) -> dict[str, list[str]]:
     """Set -> its labels, in order."""
     found: dict[str, set[str]] = defaultdict(set)
@@ -117,10 +112,11 @@ def labels_of(items: Iterable[Item]) -> dict[str, list[str]]:
 
 def detect_questions(items: Sequence[Item]) -> list[Question]:
     """Where each of a set's boxed classes is in each of its pictures, classes that a picture lacks included."""
+    marks = _marks(items)
     return [
         question_of(item, "detect", "boxes", BOXES.format(many=plural(name)), _grid_boxes(item, name), name)
         for item in items
-        for name in (_marked_names(items, item.set) if item.boxes else ())
+        for name in (_named(marks[item.set]) if item.boxes else ())
     ]
 
 
@@ -142,14 +138,14 @@ def count_questions(items: Sequence[Item]) -> list[Question]:
 
     Where all classes of a set are of one kind ("... nucleus"), that kind is asked for too.
     """
-    found = []
+    found, of_set = [], _marks(items)
     for item in items:
         if item.set in PARTLY_MARKED:
             continue
-        names = _marked_names(items, item.set) if item.boxes or item.points else []
+        names = _named(of_set[item.set]) if item.boxes or item.points else []
         marks = [mark[-1] for mark in (*item.boxes, *item.points)]
         numbers = {name: marks.count(name) for name in names}
-        if marks and (head := _common_head(items, item.set)):
+        if marks and (head := _common_head(of_set[item.set])):
             numbers[head] = len(marks)
         if item.instances and len(item.classes) == 1:
             numbers[_bare(next(iter(item.classes.values())))] = _objects(item.instances)
@@ -164,13 +160,19 @@ def _objects(path: Path) -> int:
     return int((np.unique(np.asarray(Image.open(path))) > 0).sum())
 
 
-def _marked_names(items: Sequence[Item], name: str) -> list[str]:
-    marks = {mark[-1] for item in items if item.set == name for mark in (*item.boxes, *item.points)}
+def _marks(items: Sequence[Item]) -> dict[str, set[str]]:
+    """Set -> the classes that are marked in its pictures."""
+    marks: dict[str, set[str]] = defaultdict(set)
+    for item in items:
+        marks[item.set] |= {mark[-1] for mark in (*item.boxes, *item.points)}
+    return marks
+
+
+def _named(marks: set[str]) -> list[str]:
     return sorted(mark for mark in marks if not NO_NAME.search(mark))
 
 
-def _common_head(items: Sequence[Item], name: str) -> str | None:
-    marks = {mark[-1] for item in items if item.set == name for mark in (*item.boxes, *item.points)}
+def _common_head(marks: set[str]) -> str | None:
     heads = {_bare(mark).split()[-1] for mark in marks}
     return heads.pop() if len(heads) == 1 and len(marks) > 1 else None
 

@@ -38,6 +38,7 @@ from slidekick.rl.evaluation.tool_questions import tool_questions
 from slidekick.rl.evaluation.tool_use import judged
 from slidekick.rl.evaluation.untold import fit_untold
 from slidekick.rl.instructions.concepts import vocabulary
+from slidekick.rl.instructions.held_out import pixel_hash
 from slidekick.rl.parsing import PARSER, parse
 
 SCHEMA = "slidekick.evaluate/3"
@@ -323,15 +324,23 @@ def _leaks(plan: Plan, questions: Sequence[Question], train: Sequence[Item], hel
     if plan.family in ("vqa", "report"):
         known = read_questions(plan.data, plan.family, "train", plan.sets)
         groups = {(one.set, one.group) for one in known}
-        seen = {digest(one.picture) for one in known if one.picture is not None}
+        seen = {_shown(one.picture) for one in known if one.picture is not None}
         return [
             one.id
             for one in questions
-            if (one.set, one.group) in groups or (one.picture is not None and digest(one.picture) in seen)
+            if (one.set, one.group) in groups or (one.picture is not None and _shown(one.picture) in seen)
         ]
     from slidekick.rl.evaluation.yardsticks import leaks
 
     return leaks(train, held)
+
+
+def _shown(picture: Path | bytes) -> bytes | str:
+    """What a picture is known by: its pixels, or its bytes where they are none that can be read."""
+    try:
+        return pixel_hash(picture)
+    except OSError:
+        return digest(picture)
 
 
 def commit() -> str | None:

@@ -23,12 +23,6 @@ from slidekick.rl.parsing import plain
 from slidekick.rl.slide_bags import Bag
 
 SCHEMA = "slidekick.slides/1"
-FIGURES = {
-    "presence": "present and absent tissues told right, balanced",
-    "dominant": "the dominant tissue named, where it leads by a tenth of the area",
-    "pointing": "the surest tile lies on the tissue asked for",
-    "area_error": "mean absolute error of a tissue's share of the slide",
-}
 
 
 def composed_rows(folder: Path) -> list[dict]:

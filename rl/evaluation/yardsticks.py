@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from slidekick.copilot.copilot import Copilot
 from slidekick.data.items import Item
+from slidekick.rl.instructions.held_out import pixel_hash
 from slidekick.rl.scores import commonest
 
 STRENGTH = 0.01  # C of the logistic regression on standardised features
@@ -38,20 +38,11 @@ def leaks(train: Sequence[Item], held: Sequence[Item]) -> list[str]:
     ]
 
 
-@lru_cache(maxsize=100_000)
-def pixel_hash(path: Path) -> str:
-    """sha256 of the picture as RGB pixels and its size, whatever file format holds it."""
-    from PIL import Image
-
-    picture = Image.open(path).convert("RGB")
-    return hashlib.sha256(repr(picture.size).encode() + picture.tobytes()).hexdigest()
-
-
 class Features:
     """Mean tower features of pictures: float32 (N, 1280); each picture is computed once."""
 
     def __init__(self, copilot: Copilot) -> None:
-        self.tower, self.own = _tower(copilot)
+        self.tower = _tower(copilot)
         self._kept: dict[tuple[Path, int], np.ndarray] = {}
 
     def of(self, items: Sequence[Item], view: int = 0) -> np.ndarray:
@@ -72,7 +63,7 @@ class Features:
 
 
 def _tower(copilot: Copilot):
-    """(timm tower, whether it is the model's own)."""
+    """The timm tower: the model's own where it is of mini's kind, else mini's."""
     import timm
     from safetensors.torch import load_file
 
@@ -82,10 +73,10 @@ def _tower(copilot: Copilot):
     model = getattr(getattr(copilot.engine, "model", None), "model", None)
     own = getattr(getattr(model, "vision_tower", None), "timm_model", None)
     if own is not None and hasattr(own, "forward_features"):
-        return own, True
+        return own
     tower = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0)
     tower.load_state_dict({name: tensor.float() for name, tensor in load_file(WEIGHTS / TOWER).items()})
-    return tower.eval(), False
+    return tower.eval()
 
 
 def _view(path: Path, view: int) -> np.ndarray:

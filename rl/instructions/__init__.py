@@ -7,7 +7,7 @@ family of questions; `make.py` holds the shares, `held_out.py` what may not be l
 
 from slidekick.rl.instructions.make import FAMILIES, SHARES, make_instructions
 from slidekick.rl.instructions.turns import Instruction
-from slidekick.rl.instructions.wording import GENERAL, QUESTIONS, other_wordings, question_for
+from slidekick.rl.instructions.wording import GENERAL, QUESTIONS, is_labelled, other_wordings, question_for
 
 __all__ = [
     "FAMILIES",
@@ -15,6 +15,7 @@ __all__ = [
     "QUESTIONS",
     "SHARES",
     "Instruction",
+    "is_labelled",
     "make_instructions",
     "other_wordings",
     "question_for",

@@ -22,6 +22,7 @@ class Balanced(Generic[T]):
         for name, label, row in rows:
             self.rows[name][label].append(row)
         self.sets = sorted(self.rows)
+        self._labels = {name: sorted(self.rows[name]) for name in self.sets}  # once, and not for each draw
         sizes = np.sqrt([sum(map(len, self.rows[name].values())) for name in self.sets])
         self.weights = sizes / sizes.sum() if len(sizes) else sizes
 
@@ -30,7 +31,7 @@ class Balanced(Generic[T]):
 
     def labels(self, name: str) -> list[str]:
         """The labels of a set, in order; none where it has no rows."""
-        return sorted(self.rows[name]) if name in self.rows else []
+        return self._labels.get(name, [])
 
     def draw(self, rng: np.random.Generator) -> T:
         """One row."""

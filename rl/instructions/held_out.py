@@ -7,10 +7,12 @@ format without loss is found; texts by the hash of question and answer in lower 
 from __future__ import annotations
 
 import hashlib
+import io
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -29,9 +31,10 @@ class Dropped:
     twice: Counter = field(default_factory=Counter)
 
 
-def pixel_hash(path: Path) -> bytes:
-    """Of the picture's size and RGB pixels, whatever file they are kept in."""
-    pixels = np.asarray(Image.open(path).convert("RGB"))
+@lru_cache(maxsize=100_000)
+def pixel_hash(picture: Path | bytes) -> bytes:
+    """Of the size and RGB pixels of a picture, a file or the bytes of one, whatever format they are kept in."""
+    pixels = np.asarray(Image.open(io.BytesIO(picture) if isinstance(picture, bytes) else picture).convert("RGB"))
     return hashlib.sha256(str(pixels.shape).encode() + pixels.tobytes()).digest()
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from slidekick.copilot.sentences import covers_sentence, segment_sentence
+from slidekick.copilot.tools import percent
 from slidekick.data.layout import GLASS, OTHER, Layout
 from slidekick.grounding.finding import TISSUE
 from slidekick.grounding.measure import PLACES
@@ -169,7 +170,7 @@ def exchange(one: SlideQuestion, layout: Layout, rng: np.random.Generator) -> Ex
         return said(question, one.answer)
     result = {"found": False, "of": TISSUE}
     if one.present:
-        area = {"area": f"{round(100 * one.share) or '<1'}%"}
+        area = {"area": percent(one.share)}
         where = {"where": _place(layout, one.asked)} if one.kind != "share" else {}
         result = {"found": True, **area, **where, "of": TISSUE}
     if one.kind == "share":

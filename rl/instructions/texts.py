@@ -140,6 +140,8 @@ def _gastric(row: dict) -> tuple:
 
 
 def _kidney(row: dict) -> tuple:
+    if not row["readings"]:
+        raise ValueError("readings is empty")
     read = row["readings"][-1]  # with the most stains at hand
     diagnosis, chronicity = (tidy(read.get(key) or "").rstrip(".") for key in ("diagnosis", "chronicity"))
     line = f"Kidney, biopsy; {diagnosis}." + (f" Chronicity: {chronicity}." if chronicity else "")

@@ -107,6 +107,11 @@ STAIN = (
 )
 
 
+def is_labelled(item: Item) -> bool:
+    """Whether its label can be asked for."""
+    return bool(item.label) and item.set in QUESTIONS
+
+
 def question_for(item: Item) -> str:
     """The wording that evaluation asks of a labelled item's set."""
     return QUESTIONS[item.set][0] if item.set in QUESTIONS else GENERAL[0]

@@ -15,23 +15,23 @@ from slidekick.rl.tasks.task import Reward, Rollout, Task
 RewardFunction = Callable[..., list[float | None]]
 
 
-def reward_functions(tasks: Sequence[Task], ends: Collection[int] = (), weighted: bool = True) -> list[RewardFunction]:
+def reward_functions(tasks: Sequence[Task], ends: Collection[int] = ()) -> list[RewardFunction]:
     """A function for each task, named `reward_TASK`; rows of other tasks get None.
 
-    ends: ids of the tokens that end a turn; where given, a completion that stops at another one was cut. weighted:
-    whether a row's reward is multiplied by `truth["weight"]` (classes, mean 1, at most `labels.HEAVIEST`), which acts
-    only where advantages are not divided by their group's spread (`scale_rewards` "none" or "batch"). Each function
-    logs the shares of answers that could be read, and the parts.
+    ends: ids of the tokens that end a turn; where given, a completion that stops at another one was cut. A row's reward
+    is multiplied by `truth["weight"]` (classes, mean 1, at most `labels.HEAVIEST`), which acts only where advantages
+    are not divided by their group's spread (`scale_rewards` "none" or "batch"). Each function logs the shares of
+    answers that could be read, and the parts.
     """
-    return [_function(task, ends, weighted, lambda name, task=task: name == task.name) for task in tasks]
+    return [_function(task, ends, lambda name, task=task: name == task.name) for task in tasks]
 
 
 def generic_reward(ends: Collection[int] = ()) -> RewardFunction:
     """The one reward for rows of all tasks that knows of none (`generic.py`)."""
-    return _function(GENERIC, ends, False, lambda name: True)
+    return _function(GENERIC, ends, lambda name: True)
 
 
-def _function(task: Task, ends: Collection[int], weighted: bool, of_task: Callable[[str], bool]) -> RewardFunction:
+def _function(task: Task, ends: Collection[int], of_task: Callable[[str], bool]) -> RewardFunction:
     def reward(prompts: Sequence, completions: Sequence, **columns) -> list[float | None]:
         rewards: list[Reward | None] = []
         values: list[float | None] = []
@@ -45,7 +45,7 @@ def _function(task: Task, ends: Collection[int], weighted: bool, of_task: Callab
             if task is not GENERIC and ("mask" in truth or "cells" in truth):
                 _need_masks(rollout, task.name)
             rewards.append(task.reward(rollout, truth))
-            values.append(rewards[-1].value * (truth.get("weight", 1.0) if weighted else 1.0))
+            values.append(rewards[-1].value * (1.0 if task is GENERIC else truth.get("weight", 1.0)))
         _log(task.name, [one for one in rewards if one], columns.get("log_metric"))
         return values
 

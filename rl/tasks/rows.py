@@ -7,7 +7,7 @@ copies a held-out picture or question is left out by `instructions.material.gath
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -58,15 +58,14 @@ def right_turn(row: Row) -> str | None:
     return tool and ToolCall(tool, {"concept": row.truth["word"]}).to_text()
 
 
-def rl_rows(material: Material, tasks: Sequence[str] | Mapping[str, float], count: int, seed: int) -> list[Row]:
+def rl_rows(material: Material, tasks: Mapping[str, float], count: int, seed: int) -> list[Row]:
     """`count` rows of families over training material, in an order drawn by chance; the same ones for the same seed.
 
-    tasks: names of families, in equal parts, or name -> share. A family without anything to ask about hands its share
+    tasks: name of a family -> its share. A family without anything to ask about hands its share
     on to the others, with a warning. Raises InputError for a name that is none, a count or share below what is needed,
     and where nothing is left to ask.
     """
-    shares = dict(tasks) if isinstance(tasks, Mapping) else dict.fromkeys(tasks, 1.0)
-    for name, share in shares.items():
+    for name, share in tasks.items():
         if name not in TASKS:
             raise InputError(f"no task family {name!r}; there are {', '.join(TASKS)}")
         if not 0 <= share < float("inf"):
@@ -74,13 +73,13 @@ def rl_rows(material: Material, tasks: Sequence[str] | Mapping[str, float], coun
     if count < 1:
         raise InputError(f"{count} rows were asked for; give 1 or more")
     stock = Stock(material.items, material.texts)
-    sources = {name: TASKS[name].source(stock) for name, share in shares.items() if share > 0}
+    sources = {name: TASKS[name].source(stock) for name, share in tasks.items() if share > 0}
     ready = {name: source for name, source in sources.items() if source}
     if not ready:
-        raise InputError(f"nothing to ask about for {', '.join(shares) or 'any family'}; give labelled sets")
+        raise InputError(f"nothing to ask about for {', '.join(tasks) or 'any family'}; give labelled sets")
     if idle := sorted(set(sources) - set(ready)):
         log.warning("nothing to ask about for %s; their share goes to the other families", ", ".join(idle))
-    numbers = quotas({name: shares[name] for name in ready}, count)
+    numbers = quotas({name: tasks[name] for name in ready}, count)
     rng = np.random.default_rng(seed)
     order = rng.permutation([name for name, number in numbers.items() for _ in range(number)])
     scales = {item.image: item.mpp for item in material.items}

@@ -14,9 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
-from slidekick.copilot.answer import Answer
 from slidekick.copilot.tools import Outcome
-from slidekick.grounding.export import from_rle
 from slidekick.rl.instructions.stock import Stock
 from slidekick.rl.tasks.form import FORM, form, loops
 
@@ -52,13 +50,6 @@ class Rollout:
     text: str
     steps: tuple[ToolStep, ...] = ()
     complete: bool = True
-
-    @classmethod
-    def of(cls, answer: Answer, complete: bool = True) -> Rollout:
-        """A copilot's answer as a rollout; masks come from its evidence."""
-        masks = {item.step: from_rle(item.rle) for item in answer.evidence if item.rle is not None}
-        steps = [ToolStep(step.name, step.arguments, step.result, masks.get(step.id)) for step in answer.steps]
-        return cls(answer.text, tuple(steps), complete)
 
     @classmethod
     def of_messages(cls, completion: str | Sequence[Mapping], complete: bool = True) -> Rollout:

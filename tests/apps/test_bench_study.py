@@ -107,6 +107,14 @@ def test_examples_taught_on_lie_in_a_folder_of_their_own(shop):
     assert not (model / "confidence.json").exists(), "it was fitted for other weights"
 
 
+@pytest.mark.parametrize(("rank", "kept"), [(8, True), (32, False)])
+def test_a_slides_expert_of_another_rank_is_left_out(shop, rank, kept):
+    (shop.start / "slides").mkdir()
+    (shop.start / "experts" / "experts.json").write_text(json.dumps({"rank": rank}))
+    study.run("more", 1, shop.args)
+    assert (shop.args.out / "more-1" / "adapter" / "slides").is_dir() is kept
+
+
 def test_one_lora_is_reinforced_from_where_its_examples_led(shop):
     study.run("lora", 0, shop.args)
     study.run("lora-rl", 1, shop.args)

@@ -12,7 +12,7 @@ from scipy import ndimage
 
 import slidekick.data.slide
 from slidekick.apps.cli import main
-from slidekick.grounding import Segmentor, looking
+from slidekick.grounding import Segmentor
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +75,7 @@ def test_words_for_one_concept_are_looked_for_once_and_unknown_ones_are_named(sl
 
 
 def test_a_file_too_large_for_one_read_is_a_whole_slide_by_itself(slide, tmp_path, capsys, monkeypatch):
-    for module in (slidekick.data.slide, looking):
-        monkeypatch.setattr(module, "READ_LIMIT_PX", 500_000)
+    monkeypatch.setattr(slidekick.data.slide, "READ_LIMIT_PX", 500_000)
     words = ["segment", str(slide), "--concept", "nucleus", "--workers", "1", "--out", str(tmp_path / "out"), "--json"]
     assert main(words) == 0
     assert json.loads(capsys.readouterr().out)["schema"] == "slidekick.slide-segment/1"

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 from slidekick.apps.cli import main
-from slidekick.apps.loading import LEAST_SLIDE_PX, is_slide, load_copilot, state_scale
+from slidekick.apps.loading import LEAST_SLIDE_PX, is_slide, load_copilot
 from slidekick.apps.options import read_slide
 from slidekick.copilot import Copilot
 from slidekick.data.slide import open_slide
@@ -58,9 +58,9 @@ def test_segment_and_ask_take_the_same_files_for_slides(tmp_path, capsys):
 def test_a_scale_is_stated_where_the_file_has_none_and_only_there(tmp_path):
     for stated, told in ((None, 0.25), (0.5, 0.5)):
         with open_slide(written(tmp_path / f"{stated}.tif", 300, 1, stated)) as slide:
-            assert state_scale(slide, 0.25) == (stated is None)
+            assert slide.state_scale(0.25) == (stated is None)
             assert slide.mpp == pytest.approx((told, told))
-            assert not state_scale(slide, 0.75)
+            assert not slide.state_scale(0.75)
 
 
 def test_figures_are_made_without_what_other_packages_bring(install, monkeypatch):

@@ -59,11 +59,11 @@ def test_a_worker_answers_everything_of_a_slide(tmp_path):
     worker = SlideWorker(copilots(tmp_path), str(tmp_path))
     task = Task(str(picture(tmp_path / "a.png")), ("Is there tumour?", "How much?"), "case 1")
     assert worker(vars(task) | {"questions": list(task.questions)})["status"] == "done"
-    results, failed = collect([task], tmp_path)
+    results, failed, lost = collect([task], tmp_path)
     import pyarrow.parquet as pq
 
     rows = pq.read_table(results).to_pylist()
-    assert failed is None
+    assert (failed, lost) == (None, 0)
     assert [(row["slide"], row["case"], row["question"], row["short"]) for row in rows] == [
         ("a.png", "case 1", "Is there tumour?", "yes"),
         ("a.png", "case 1", "How much?", "yes"),
@@ -81,7 +81,8 @@ def test_what_cannot_be_read_is_a_row_of_the_failures_and_is_tried_by_the_next_r
     states = [worker(vars(task) | {"questions": list(task.questions)})["status"] for task in tasks]
     assert states == ["unreadable", "failed"]
     assert seen(tmp_path) == ["broken.png"] * 3
-    _, failed = collect(tasks, tmp_path)
+    _, failed, lost = collect(tasks, tmp_path)
+    assert lost == 2
     lines = failed.read_text().splitlines()
     assert len(lines) == 3
     assert "no such file" in lines[1]
@@ -89,11 +90,32 @@ def test_what_cannot_be_read_is_a_row_of_the_failures_and_is_tried_by_the_next_r
     assert left_over(tasks, tmp_path) == tasks
 
 
+def test_a_slide_of_two_cases_is_asked_once_and_told_under_each(tmp_path):
+    file = str(picture(tmp_path / "a.png"))
+    tasks = [Task(file, ("Is there tumour?",), case) for case in ("one", "two")]
+    assert SlideWorker(copilots(tmp_path), str(tmp_path))(vars(tasks[0]))["status"] == "done"
+    assert left_over(tasks, tmp_path) == []
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(collect(tasks, tmp_path)[0]).to_pylist()
+    assert [row["case"] for row in rows] == ["one", "two"]
+
+
+def test_another_model_or_another_slide_under_the_same_name_is_answered_anew(tmp_path):
+    task = Task(str(picture(tmp_path / "a.png")), ("Is there tumour?",))
+    assert SlideWorker(copilots(tmp_path), str(tmp_path), maker="mini")(vars(task))["status"] == "done"
+    assert left_over([task], tmp_path, "mini") == []
+    assert left_over([task], tmp_path, "other") == [task]
+    assert collect([task], tmp_path, "other")[2] == 1
+    Image.new("RGB", (64, 64), "white").save(task.slide)
+    assert left_over([task], tmp_path, "mini") == [task]
+
+
 def test_two_workers_one_of_which_is_killed_lose_nothing(tmp_path):
     names = ["a.png", "b.png", "deadly.png", "c.png", "d.png"]
     tasks = [Task(str(picture(tmp_path / name)), ("Is there tumour?",)) for name in names]
     told = list(run_batch(tasks, copilots(tmp_path), tmp_path / "out", workers=2))
-    assert sorted(one["key"] for one in told) == sorted(task.key for task in tasks)
+    assert sorted(one["key"] for one in told) == sorted(task.key() for task in tasks)
     assert {one["status"] for one in told} == {"done"}
     assert (tmp_path / "died").exists()
     assert {*seen(tmp_path)} == {*names}
@@ -102,7 +124,7 @@ def test_two_workers_one_of_which_is_killed_lose_nothing(tmp_path):
     assert left == []
     assert list(run_batch(left, copilots(tmp_path), tmp_path / "out", workers=2)) == []
     assert len(seen(tmp_path)) == before
-    (tmp_path / "out" / PARTS / f"{tasks[0].key}.json").write_text('{"status": "do')
+    (tmp_path / "out" / PARTS / f"{tasks[0].key()}.json").write_text('{"status": "do')
     assert left_over(tasks, tmp_path / "out") == tasks[:1]
     assert not (tmp_path / "out" / FAILED).exists()
 
@@ -111,8 +133,8 @@ def test_a_slide_that_every_worker_dies_of_fails_and_the_others_are_done(tmp_pat
     names = ["a.png", "poison.png", "b.png"]
     tasks = [Task(str(picture(tmp_path / name)), ("Is there tumour?",)) for name in names]
     told = {one["key"]: one for one in run_batch(tasks, copilots(tmp_path), tmp_path / "out")}
-    assert [told[task.key]["status"] for task in tasks] == ["done", "failed", "done"]
-    assert told[tasks[1].key]["error"].startswith("poison.png: 3 workers died of it")
+    assert [told[task.key()]["status"] for task in tasks] == ["done", "failed", "done"]
+    assert told[tasks[1].key()]["error"].startswith("poison.png: 3 workers died of it")
     assert left_over(tasks, tmp_path / "out") == tasks[1:2]
     assert not list((tmp_path / "out" / PARTS).glob("*.begun"))
 
@@ -122,7 +144,7 @@ def test_kills_of_earlier_runs_are_no_deaths_of_this(tmp_path):
     (tmp_path / PARTS).mkdir()
     row = vars(task) | {"questions": list(task.questions)}
     for name, status in (("earlier", "done"), ("this", "failed")):
-        (tmp_path / PARTS / f"{task.key}.begun").write_text(json.dumps({"run": name, "times": 3}))
+        (tmp_path / PARTS / f"{task.key()}.begun").write_text(json.dumps({"run": name, "times": 3}))
         assert SlideWorker(copilots(tmp_path), str(tmp_path), name="this")(row)["status"] == status
 
 
@@ -134,7 +156,7 @@ def test_a_run_that_cannot_go_on_ends_with_one_line_and_keeps_what_is_done(tmp_p
     with pytest.raises(SlidekickError, match="weights/mini: no such folder"):
         list(run_batch([task], no_copilot, tmp_path / "out"))
     blocked = tmp_path / "blocked"
-    (blocked / PARTS / f"{task.key}.json").mkdir(parents=True)
+    (blocked / PARTS / f"{task.key()}.json").mkdir(parents=True)
     with pytest.raises(SlidekickError, match="cannot write"):
         list(run_batch([task], copilots(tmp_path), blocked))
     assert left_over([task], tmp_path / "out") == [task]
@@ -157,6 +179,7 @@ def test_a_table_gives_tasks(tmp_path):
         ("slide,mpp,question\na.svs,wide,What?\n", r"cases.csv:2: mpp 'wide'"),
         ("slide,question\na.svs,\n", r"cases.csv:2: no question"),
         ("slide,question\n,What?\n", r"cases.csv:2: no slide"),
+        ("slide,question\n   ,What?\n", r"cases.csv:2: no slide"),
     ],
 )
 def test_a_table_that_tells_too_little_is_refused_with_its_line(tmp_path, text, told):

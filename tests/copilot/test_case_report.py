@@ -3,14 +3,18 @@
 import json
 import re
 
+import numpy as np
 import pytest
 from page_parts import Page
 from painted_slides import FAT, TUMOUR, TumourEngine
 from scripted import DrawnSegmentor
+from slide_files import write_pyramid
 
 from slidekick.copilot import Copilot
 from slidekick.copilot.reports.case import case_dict, case_html, draft_case
 from slidekick.data.errors import InputError
+from slidekick.data.slide import open_slide
+from slidekick.grounding.vocabulary import Concept, Vocabulary
 
 CONCEPTS = (TUMOUR, FAT, "stroma", "nucleus", "unicorn")
 
@@ -63,6 +67,19 @@ def test_the_json_form_holds_each_slides_report(case):
     assert data["schema"] == "slidekick.case-report/1"
     assert [one["name"] for one in data["slides"]] == ["case.tif", "case.tif (2)"]
     assert all("image" not in one["report"] for one in data["slides"])
+
+
+def test_a_slide_without_tissue_is_told_with_the_others_each_concept_once(tmp_path, survey, reader):
+    segmentor = DrawnSegmentor()
+    segmentor.vocabulary = Vocabulary([Concept("nucleus", "object", ("nuclei",), (0.5, 0.5), 1.0)])
+    blank = np.full((2100, 2100, 3), 243, np.uint8)
+    with open_slide(write_pyramid(tmp_path / "blank.tif", blank, 2, 0.5)) as opened:
+        bare = reader.survey(opened, keep=False)
+        for surveys in ([survey, bare], [bare, survey]):
+            case = draft_case(Copilot(TumourEngine(), segmentor), surveys, ("nuclei", "nucleus", FAT, "unicorn"))
+            assert len(case.findings) == 2
+            assert sum("nuclei" in one.text for one in case.findings) == 1
+            assert case.absent == ()
 
 
 def test_no_slide_is_no_case(segmentor, scripted):

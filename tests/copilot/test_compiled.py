@@ -15,7 +15,7 @@ from tiny_models import make_tokenizer, tiny_config
 import slidekick.copilot.compiled.engine as module
 from slidekick.copilot.compiled.engine import CompiledEngine
 from slidekick.copilot.compiled.graph import GRAPH, WEIGHTS, quantized
-from slidekick.copilot.compiled.language import Said
+from slidekick.copilot.compiled.language import ROOM, Said
 from slidekick.copilot.compiled.store import language_graph
 from slidekick.copilot.compiled.weights import Shape, read_language
 from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
@@ -237,6 +237,18 @@ def test_what_is_kept_of_a_prompt_saves_reading_and_changes_nothing(compiled, mo
     assert again.probability == pytest.approx(behind.probability, abs=0.02)
 
 
+def test_what_is_kept_may_be_longer_than_there_is_room_for(compiled):
+    """A question that begins as a longer one did, asked beside others: room is made for its prompt and a token."""
+    short, long = "How many?", f"How many {'nuclei and ' * 60}glands?"
+    alone = {"calls": False, "expert": ""}  # no experts, so that both begin alike
+    wanted = last(compiled, short, **alone).text
+    compiled._kept.clear()
+    read = last(compiled, long, **alone).read
+    (turn,) = compiled.turns([(asked(short), IMAGE)], tool_schemas(), [False], [""])
+    assert read > -(-turn.read // ROOM) * ROOM
+    assert turn.text == wanted
+
+
 def test_another_picture_of_the_same_pixels_but_another_shape_is_another(compiled):
     tall = IMAGE.reshape(70, 50, 3)
     assert compiled._tokens(IMAGE)[1] != compiled._tokens(tall)[1]
@@ -279,13 +291,16 @@ def test_the_longest_answer_is_cut_and_says_so(compiled):
         assert len(turn.tokens) == 3
 
 
-def test_a_question_beyond_what_fits_is_told(compiled):
+def test_a_question_beyond_what_fits_is_told_alone_and_beside_others(compiled, monkeypatch):
     with pytest.raises(InputError, match=r"tokens long; \d+ fit"):
         last(compiled, "nuclei " * 4000)
     with pytest.raises(InputError, match="option 2 is empty"):
         compiled.options(asked("?"), IMAGE, (), ["yes", ""])
     with pytest.raises(InputError, match="no option"):
         compiled.likeness(IMAGE, [])
+    monkeypatch.setattr(compiled.language, "longest", last(compiled, QUESTIONS[0]).read + compiled.max_new_tokens - 1)
+    with pytest.raises(InputError, match=r"tokens long; \d+ fit"):
+        compiled.turns([(asked(QUESTIONS[0]), IMAGE)] * 2, tool_schemas())
 
 
 def test_without_experts_the_base_speaks(places, tmp_path):
@@ -324,6 +339,14 @@ def test_a_graph_is_written_once_and_anew_where_writing_was_cut_off(places, cach
     assert not list(target.parent.glob(".*"))
 
 
+def test_another_scale_is_another_graph(places, cache, tmp_path):
+    names, changed = {language_graph(*places, {})}, shutil.copytree(places[1], tmp_path / "changed")
+    for place in (changed / "adapter_config.json", changed / "experts" / "experts.json"):
+        place.write_text(json.dumps(json.loads(place.read_text()) | {"alpha": 4, "lora_alpha": 4}))
+        names.add(language_graph(places[0], changed, {}))
+    assert len(names) == 3
+
+
 def test_the_graphs_used_last_are_kept(places, cache, monkeypatch):
     base, folder = places
     used = language_graph(base, folder, {})
@@ -342,7 +365,11 @@ def test_the_graphs_used_last_are_kept(places, cache, monkeypatch):
 
 
 def test_weights_that_do_not_fit_are_told_in_one_line(places, tmp_path):
-    base, _ = places
+    base, folder = places
+    for name in ("tower.safetensors", "adapter_model.safetensors"):
+        (cut := shutil.copytree(folder, tmp_path / f"cut-{name}") / name).write_bytes(b"cut")
+        with pytest.raises(InputError, match=rf"{name}.*train it anew$"):
+            load_mini(cut.parent)
     with pytest.raises(InputError, match="not mini's weights") as caught:
         read_language(base, tmp_path, {})
     assert "\n" not in str(caught.value)

@@ -184,7 +184,7 @@ def test_an_expert_is_added_without_touching_the_others(tmp_path):
     before = {name: experts.expert_state(name) for name in names}
     before = {name: {key: value.clone() for key, value in state.items()} for name, state in before.items()}
     assert not any(value.any() for key, value in before["skin"].items() if "lora_B" in key)
-    experts.teach_only("skin")
+    experts.teach_only(["skin"])
     optimizer = torch.optim.AdamW(experts.trainable(), lr=0.05, weight_decay=0.0)
     losses = []
     for _ in range(15):

@@ -14,7 +14,7 @@ from slidekick.copilot.hub import Base, chat_template, load_hub, renders_tools, 
 from slidekick.copilot.mini import load_generalist
 from slidekick.copilot.tools import tool_schemas
 from slidekick.copilot.torch_engine import TorchEngine
-from slidekick.data.errors import InputError, ShortError
+from slidekick.data.errors import InputError, ShortError, first_line
 
 QUESTION = {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "How many nuclei?"}]}
 CALL = {"type": "function", "function": {"name": "count", "arguments": {"concept": "nucleus"}}}
@@ -138,6 +138,7 @@ def test_call_marks_typed_by_people_stay_letters_and_the_templates_own_are_token
         ({}, "base.name is missing"),
         ({"name": 3}, "base.name is 3, not text"),
         ({"name": "x", "quantization": "int8"}, "base.quantization is 'int8'; there is nf4, or none"),
+        ({"name": "x", "dtype": "fp16"}, "base.dtype is 'fp16'; there are auto, float32, float16, bfloat16"),
         ({"name": "x", "trust": True}, "base has no key 'trust'"),
         ({"name": "x", "processor": 7}, "base.processor is 7, not a mapping"),
         ({"name": "x", "unquantized": "visual"}, "base.unquantized is 'visual', not a list"),
@@ -172,6 +173,27 @@ def test_a_name_without_a_model_is_one_line_that_names_it(name, monkeypatch, tmp
         load_hub(Base(name))
     assert str(caught.value).startswith(f"{name}: ")
     assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_that_cannot_be_read_is_one_line_that_names_it(qwen, tmp_path):
+    base, folder = tmp_path / "base", tmp_path / "adapter"
+    qwen[0].save_pretrained(base)
+    tiny_qwen25()[1].save_pretrained(base)
+    folder.mkdir()
+    config = {"peft_type": "LORA", "base_model_name_or_path": str(base), "r": 2, "target_modules": ["q_proj"]}
+    for text in ("{", json.dumps(config)):
+        (folder / "adapter_config.json").write_text(text)
+        (folder / "adapter_model.safetensors").write_bytes(b"\x08\0\0\0\0\0\0\0garbage!")
+        with pytest.raises(InputError) as caught:
+            load_generalist(str(folder))
+        assert str(caught.value).startswith(f"{folder}: ")
+        assert "\n" not in str(caught.value)
+
+
+def test_an_error_is_told_by_its_first_line_and_one_without_words_by_its_kind():
+    assert first_line(ValueError("\n no such\nlayer")) == "no such"
+    assert first_line(ValueError("x" * 999), 9) == "x" * 9
+    assert first_line(MemoryError()) == "MemoryError"
 
 
 def test_a_model_that_does_not_fit_is_told_before_it_is_read(qwen, tmp_path, monkeypatch):

@@ -58,7 +58,10 @@ def asked(where, words):
 def controls(engine, messages):
     """How often each control token stands in the prompt: those of the tokenizer, and what marks calls."""
     if isinstance(engine, CompiledEngine):
-        ids, marks = engine.prompts.encode(messages, tool_schemas()), set(engine.prompts.added.values())
+        ids, marks = (
+            engine.prompts.encode(messages, tool_schemas()),
+            set(engine.prompts.tokenizer.get_added_tokens_decoder()),
+        )
     else:
         ids = engine.encode(messages, np.full((64, 64, 3), 200, np.uint8), tool_schemas())["input_ids"][0].tolist()
         marks = set(engine.processor.tokenizer.added_tokens_decoder)

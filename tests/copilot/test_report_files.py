@@ -76,6 +76,15 @@ def test_words_edited_in_the_markdown_are_read_back_and_marked_everywhere(report
     assert read_report(tmp_path) == new
 
 
+def test_a_persons_own_heading_and_emphasis_above_the_words_stay(report, tmp_path):
+    write_report(report, tmp_path)
+    file = tmp_path / "report.md"
+    own = "# Biopsy 3\n\n*Seen twice.*\n\n**Final**"
+    title, notice, rest = file.read_text().split("\n\n", 2)
+    file.write_text("\n\n".join((title, notice, own, rest)))
+    assert read_report(tmp_path).text.startswith(own)
+
+
 def test_a_number_that_was_not_measured_is_warned_of_and_stays(report):
     line = next(line for line in report.text.split("\n") if "3 nuclei" in line)
     new = edited(report, report.text.replace(line, line.replace("3 nuclei", "7 nuclei")))

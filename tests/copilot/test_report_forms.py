@@ -155,6 +155,14 @@ def test_a_file_that_is_no_checklist_is_told(tmp_path, text):
         load_checklist(file)
 
 
+@pytest.mark.parametrize("options", ["5", "yes", "grade", "{text: G1}"])
+def test_options_that_are_no_list_are_told(tmp_path, options):
+    file = tmp_path / "lists.yaml"
+    file.write_text(f"tumour: x\nelements:\n- element: Grade\n  options: {options}\n")
+    with pytest.raises(InputError, match=r"lists.yaml: element 'Grade' has options .*, no list"):
+        load_checklist(file)
+
+
 def test_options_are_weighed_only_where_looks_can_tell():
     asked = []
     weigh = lambda question, options: (asked.append(question), (options[0], 0.7))[1]  # noqa: E731

@@ -191,6 +191,13 @@ def test_blank_glass_has_no_tissue_and_nothing_is_found(tmp_path, reader, segmen
         assert survey.tokens.shape == (SIDE * SIDE, PLAN.tokens)
 
 
+@pytest.mark.parametrize("words", ["largest gland", "the biggest tumour"])
+def test_the_largest_object_of_a_slide_is_not_told(survey, segmentor, words):
+    outcome = SlideToolbox(segmentor, survey).call("measure", {"concept": words}, "t1")
+    assert "ask about a region" in outcome.result["error"]
+    assert not segmentor.calls
+
+
 def test_a_slide_without_scale_is_refused(tmp_path, reader):
     pixels = np.full((2100, 2100, 3), 200, np.uint8)
     with (

@@ -1,10 +1,12 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from slidekick.data.errors import OutputError
-from slidekick.data.files import cache_dir, check_writable, folder_atomic, stream_atomic, write_atomic
+from slidekick.data.files import cache_dir, check_writable, folder_atomic, named_atomic, stream_atomic, write_atomic
 
 
 def test_text_and_bytes_are_written_and_missing_folders_made(tmp_path):
@@ -38,11 +40,29 @@ def test_a_cache_that_cannot_be_written_is_told_by_its_own_mend(tmp_path, monkey
 
 
 def test_outputs_are_as_readable_as_the_user_wants_files_to_be(tmp_path):
-    before = os.umask(0o027)
-    try:
-        assert write_atomic(tmp_path / "a", "").stat().st_mode & 0o777 == 0o640
-    finally:
-        os.umask(before)
+    script = "from slidekick.data.files import write_atomic; write_atomic('a', '')"
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, preexec_fn=lambda: os.umask(0o027))
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o640
+
+
+def test_writing_leaves_the_umask_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("set for every thread"))
+    write_atomic(tmp_path / "a", "")
+
+
+def test_a_named_file_makes_its_folders(tmp_path):
+    with named_atomic(tmp_path / "not" / "yet" / "a") as part:
+        part.write_text("whole")
+    assert (tmp_path / "not" / "yet" / "a").read_text() == "whole"
+
+
+def test_a_folder_that_cannot_be_judged_is_told(tmp_path):
+    def ours(folder):
+        raise PermissionError(13, "Permission denied")
+
+    (tmp_path / "labels").mkdir()
+    with pytest.raises(OutputError, match="permission denied"), folder_atomic(tmp_path / "labels", ours):
+        pass
 
 
 def test_a_place_under_a_file_is_refused_by_check_and_by_write(tmp_path):

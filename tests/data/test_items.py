@@ -58,6 +58,7 @@ def test_slides_listed_beside_pictures_are_passed_over(tmp_path):
         ('{"id": "1", "image": "a.png"}', "'split' is missing"),
         ({"split": "dev"}, "split is 'dev', not one of train, val, test"),
         ({"image": "b.png"}, "image 'b.png' is not there"),
+        ({"image": "b" * 5000}, "is not there"),
         ({"label": 3}, "label is 3, not text"),
         ({"classes": {"one": "nucleus"}}, "invalid literal"),
         ({"boxes": [[1, 2, 3, "cell"]]}, "boxes holds .* not 4 numbers and a label"),
@@ -83,6 +84,17 @@ def test_unknown_sets_and_splits_are_told_with_the_known_ones(tmp_path, argument
     make_set(tmp_path, "a", {})
     with pytest.raises(InputError, match=told):
         load_items(tmp_path, **arguments)
+
+
+def test_a_list_that_cannot_be_read_is_told(tmp_path, monkeypatch):
+    folder = make_set(tmp_path, "a", {})
+
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(InputError, match=r"items\.jsonl: cannot be read \(permission denied\); check its rights"):
+        load_items(folder)
 
 
 def test_a_place_without_items_is_told(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from slide_files import write_dicom
 
 from slidekick.data.errors import InputError
 from slidekick.data.readers import dicom, openslide, tiff
@@ -119,6 +120,30 @@ def test_channels_are_named_and_shown_in_colours(tmp_path):
         assert tuple(shown[y, x]) == colour
 
 
+def test_a_level_that_lacks_a_channel_is_refused(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    array = np.zeros((2, 128, 128), np.uint16)
+    tifffile.imwrite(path, array, tile=(64, 64), metadata={"axes": "CYX"}, photometric="minisblack")
+    with tifffile.TiffFile(path) as file:
+        pages = list(file.series[0].pages)
+        for levels in ([pages, pages], [pages]):
+            tiff._check_alike(path, levels)
+        with pytest.raises(InputError, match=r"a\.ome\.tif: level 1 has 1 channels and level 0 has 2"):
+            tiff._check_alike(path, [pages, pages[:1]])
+
+
+def test_channels_laid_over_each_other_one_by_one_look_as_they_do_all_at_once(tmp_path):
+    path = tmp_path / "a.ome.tif"
+    array = np.random.default_rng(0).integers(0, 65536, (9, 64, 64), np.uint16)
+    tifffile.imwrite(path, array, tile=(64, 64), metadata={"axes": "CYX"}, photometric="minisblack")
+    low, high = np.percentile(array.reshape(9, -1).T, (1, tiff.BRIGHTEST), axis=0)
+    colours = np.array([tiff.COLOURS[i % len(tiff.COLOURS)] for i in range(9)], float)
+    expected = np.clip(np.clip((array.transpose(1, 2, 0) - low) / (high - low), 0, 1) @ colours, 0, 1) * 255
+    with open_slide(path) as slide:
+        shown = slide.thumbnail(64).astype(float)
+    assert np.abs(shown - expected.round()).max() <= 1
+
+
 def test_threads_read_the_same_at_once(tmp_path):
     path, array = tmp_path / "a.tif", pixels(512, 512)
     tifffile.imwrite(path, array, tile=(64, 64), compression="deflate", photometric="rgb")
@@ -189,4 +214,24 @@ def test_a_folder_is_one_dicom_slide_and_two_are_told(tmp_path):
         assert slide.dimensions == (2220, 2967)
     (tmp_path / "other.dcm").write_bytes((FIXTURES / "files" / "dicom_bone_jpeg.dcm").read_bytes())
     with pytest.raises(InputError, match="several slides"):
+        open_slide(tmp_path)
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_file_in_a_folder_that_does_not_say_its_size_is_no_level(tmp_path, empty):
+    import pydicom
+
+    write_dicom(tmp_path / "whole.dcm", pixels(64, 64))
+    data = pydicom.dcmread(tmp_path / "whole.dcm")
+    data.SeriesInstanceUID = pydicom.uid.generate_uid()
+    if empty:
+        data.TotalPixelMatrixColumns = None
+    else:
+        del data.TotalPixelMatrixColumns
+    pydicom.dcmwrite(tmp_path / "a.dcm", data)
+    assert dicom.level_in(tmp_path).name == "whole.dcm"
+    with open_slide(tmp_path) as slide:
+        assert slide.dimensions == (64, 64)
+    (tmp_path / "whole.dcm").unlink()
+    with pytest.raises(InputError, match="is a folder"):
         open_slide(tmp_path)

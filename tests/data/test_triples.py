@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from slidekick.data.errors import InputError
 from slidekick.data.items import Item
 from slidekick.data.ontology import load_ontology
 from slidekick.data.triples import UNLABELLED, judged, pixels_of, triples, truth
@@ -210,6 +211,18 @@ def test_pictures_come_as_rgb_and_are_decoded_once(write, tmp_path):
     assert (pixels_of(grey).shape, pixels_of(grey).dtype) == ((3, 4, 3), np.uint8)
     assert pixels_of(item.image) is pixels_of(item.image)
     assert not pixels_of(item.image).flags.writeable
+
+
+@pytest.mark.parametrize("content", [b"", b"no picture", b"half"])
+def test_a_damaged_picture_or_mask_is_told_with_its_file(write, content):
+    item = write("mine", {1: "nucleus"}, blocks((0, 0, 3, 3, 1)))
+    for path in (item.image, item.mask):
+        whole = path.read_bytes()
+        path.write_bytes(whole[: len(whole) // 2] if content == b"half" else content)
+    with pytest.raises(InputError, match=r"image\.png: cannot be read as a picture; restore it"):
+        pixels_of(item.image)
+    with pytest.raises(InputError, match=r"mask\.png: cannot be read as a picture; restore it"):
+        truth(of(item, "nucleus"))
 
 
 @given(

@@ -11,10 +11,10 @@ from hypothesis.extra import numpy as hnp
 from PIL import Image
 
 from slidekick.data.errors import InputError
-from slidekick.data.items import load_items
+from slidekick.data.items import UNLABELLED, load_items
 from slidekick.data.slide import Region, Roi
 from slidekick.grounding import annotations
-from slidekick.grounding.annotations import NOT_JUDGED, from_geojson, prompts_by_class, prompts_of, truth_of, write_item
+from slidekick.grounding.annotations import from_geojson, prompts_by_class, prompts_of, truth_of, write_item
 from slidekick.grounding.export import to_geojson
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.pointing import checked_boxes, checked_points
@@ -153,7 +153,7 @@ def test_truth_numbers_classes_as_they_come_and_leaves_ignored_areas_unjudged():
     ]
     truth = truth_of(data, picture())
     assert truth.classes == {1: "nucleus", 2: "Tumor", 3: "unclassified"}
-    assert (truth.mask[0, 0], truth.mask[7, 7], truth.mask[12, 12], truth.mask[19, 19]) == (1, 2, NOT_JUDGED, 3)
+    assert (truth.mask[0, 0], truth.mask[7, 7], truth.mask[12, 12], truth.mask[19, 19]) == (1, 2, UNLABELLED, 3)
     assert truth.mask[18, 18] == 2, "the later one wins"
     assert truth.instances.sum() == 25
 

@@ -38,11 +38,10 @@ def test_a_probability_on_an_edge_belongs_below_it():
     assert [row["n"] for row in reliability(np.array([0.0, 1.0]), np.array([False, True]), bins=3)] == [1, 1]
 
 
-@pytest.mark.parametrize("equal_mass", [False, True])
-def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not(equal_mass):
+def test_certain_and_right_is_calibrated_and_certain_and_wrong_is_not():
     truth = np.array([True, False, True])
-    assert expected_calibration_error(truth.astype(float), truth, equal_mass=equal_mass) == 0
-    assert expected_calibration_error(1.0 - truth, truth, equal_mass=equal_mass) == 1
+    assert expected_calibration_error(truth.astype(float), truth) == 0
+    assert expected_calibration_error(1.0 - truth, truth) == 1
 
 
 @given(ITEMS, st.integers(1, 20))
@@ -53,10 +52,10 @@ def test_the_error_is_that_of_its_definition(items, bins):
     assert 0 <= found <= 1
 
 
-@given(ITEMS, st.integers(1, 20), st.booleans(), st.randoms())
-def test_tables_count_every_item_once_and_know_no_order(items, bins, equal_mass, random):
+@given(ITEMS, st.integers(1, 20), st.randoms())
+def test_tables_count_every_item_once_and_know_no_order(items, bins, random):
     probability, truth = (np.array(column) for column in zip(*items, strict=True))
-    table = reliability(probability, truth, bins, equal_mass)
+    table = reliability(probability, truth, bins)
     assert len(table) <= bins
     assert sum(row["n"] for row in table) == len(items)
     assert sum(row["n"] * row["truth"] for row in table) == pytest.approx(truth.sum())
@@ -65,29 +64,12 @@ def test_tables_count_every_item_once_and_know_no_order(items, bins, equal_mass,
     assert 0 <= gap(table) <= 1
     random.shuffle(items)
     probability, truth = (np.array(column) for column in zip(*items, strict=True))
-    again = reliability(probability, truth, bins, equal_mass)
+    again = reliability(probability, truth, bins)
     assert [row["n"] for row in again] == [row["n"] for row in table]
-
-
-def test_bins_of_equal_mass_hold_as_many_items_and_keep_equal_ones_together():
-    probability = np.linspace(0.9, 1, 60)
-    truth = np.ones(60, bool)
-    assert [row["n"] for row in reliability(probability, truth, 6, equal_mass=True)] == [10] * 6
-    assert len(reliability(probability, truth, 6)) == 1
-    mostly_zero = np.array([0.0] * 60 + [0.2, 0.4, 0.6, 0.8] * 10)
-    table = reliability(mostly_zero, mostly_zero > 0.5, 10, equal_mass=True)
-    assert [(row["n"], row["probability"]) for row in table] == [
-        (60, 0.0),
-        (10, pytest.approx(0.2)),
-        (10, pytest.approx(0.4)),
-        (10, pytest.approx(0.6)),
-        (10, pytest.approx(0.8)),
-    ]
 
 
 def test_nothing_has_no_error():
     assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
-    assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool), equal_mass=True))
     assert np.isnan(PixelCalibration().error())
     assert PixelCalibration().table() == []
 

@@ -137,6 +137,24 @@ def test_masks_that_are_twice_as_sure_get_half_the_slope(items):
     np.testing.assert_allclose(np.array(slopes) * (0.5, 1.0, 2.0), slopes[1], rtol=0.08)
 
 
+def test_pixels_that_nobody_judged_have_no_say_in_the_slope(items, monkeypatch):
+    class Astray(Sayer):
+        def _one(self, image, name):
+            finding = super()._one(image, name)
+            finding.probability[:, 48:] = 1 - finding.probability[:, 48:]
+            return finding
+
+    def left(triple):
+        seen = np.zeros((96, 96), bool)
+        seen[:, :48] = True
+        return seen
+
+    wanted = triples(items, NAMES)
+    right = calibrated(Sayer(items), wanted).calibration.pixel
+    monkeypatch.setattr("slidekick.grounding.finish.judged", left)
+    assert calibrated(Astray(items), wanted).calibration.pixel == pytest.approx(right, rel=0.15)
+
+
 def test_pixels_of_nothing_that_is_there_keep_their_slope(items):
     wanted = [t for t in triples(items, ["stroma", "gland"]) if t.mode != "mask"]
     assert calibrated(Sayer(items), wanted).calibration.pixel == 1.0

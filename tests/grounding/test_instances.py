@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from slidekick.grounding.instances import LEAST, grow_instances, label_at_full_size
+from slidekick.grounding.instances import grow_instances, label_at_full_size
+from slidekick.grounding.sizes import LEAST
 from slidekick.grounding.windows import interior_map
 
 SEEDS = st.integers(0, 2**32 - 1)

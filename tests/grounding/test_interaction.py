@@ -1,9 +1,12 @@
 """Clicks and boxes on labelled pictures, with a segmentor that knows the truth but has to be told."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from slidekick.data.items import load_items
+from slidekick.data.items import UNLABELLED, load_items
 from slidekick.data.triples import pixels_of, triples, truth
 from slidekick.grounding.finding import Finding
 from slidekick.grounding.interaction import (
@@ -12,11 +15,11 @@ from slidekick.grounding.interaction import (
     MOST_CLICKED,
     MOST_OBJECTS,
     POINTED,
-    SMALLEST_OBJECT,
     _spread,
     count_clicks,
     point_at_objects,
 )
+from slidekick.grounding.prompts import SMALLEST_OBJECT
 
 NAMES = ["nucleus", "tumour", "stroma", "gland"]
 
@@ -62,6 +65,27 @@ def test_clicks_are_counted_on_top_of_the_words(items):
             assert scores == [float(number >= needed) for number in (0, 1, 3, 5)]
     (never, *_) = count_clicks(Told(items, clicks=CLICKS + 1), wanted)
     assert (never["needed"], never["dice_5"]) == (CLICKS, 0.0)
+
+
+def test_what_is_drawn_where_nobody_judged_is_no_mistake(items, tmp_path):
+    class Spilling(Told):
+        def segment(self, image, concepts, **prompts):
+            (finding,) = super().segment(image, concepts, **prompts)
+            spilt = finding.mask.copy()
+            spilt[85:] = True
+            return [replace(finding, mask=spilt)]
+
+    marked = next(item for item in items if item.mask)
+    classes = np.asarray(Image.open(marked.mask)).copy()
+    assert not classes[85:].any()
+    classes[85:] = UNLABELLED
+    Image.fromarray(classes).save(tmp_path / "mask.png")
+    item = replace(marked, mask=tmp_path / "mask.png")
+    (row,) = count_clicks(Spilling([item]), triples([item], ["nucleus"]))
+    assert (row["needed"], row["dice_0"]) == (0, 1.0)
+    (spilt,) = count_clicks(Spilling([marked]), triples([marked], ["nucleus"]))
+    assert spilt["dice_0"] < 1
+    assert [row["3_clicks"] for row in point_at_objects(Spilling([item]), triples([item], ["nucleus"]))] == [1.0] * 3
 
 
 def test_objects_that_are_told_apart_are_pointed_at_in_every_way(items):

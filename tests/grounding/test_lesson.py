@@ -106,13 +106,14 @@ def test_where_nothing_is_to_be_drawn_only_the_cells_count_and_they_less():
 
 def test_interiors_count_only_where_objects_are_told_apart():
     target = drawings(prompt(), prompt())[0]
+    judged = torch.ones_like(target)
     told = torch.tensor([True, False])
     right = (target - 0.5) * 2 * SURE
-    assert interior_loss(right, target, told) < 1e-3
+    assert interior_loss(right, target, told, judged) < 1e-3
     spoilt = torch.stack([right[0], -right[1]])
-    assert interior_loss(spoilt, target, told) < 1e-3
-    assert interior_loss(-spoilt, target, told) > 10
-    assert interior_loss(-right, target, torch.tensor([False, False])) == 0
+    assert interior_loss(spoilt, target, told, judged) < 1e-3
+    assert interior_loss(-spoilt, target, told, judged) > 10
+    assert interior_loss(-right, target, torch.tensor([False, False]), judged) == 0
 
 
 class Drawn(torch.nn.Module):
@@ -148,7 +149,7 @@ def marked(prompts: list[Prompt], embeddings, corrected: float = 0.0, right: boo
 def test_a_lesson_is_the_weighted_sum_of_its_parts(embeddings):
     prompts = [prompt(), prompt("gland", there=False), prompt(None, [(20, 20, POSITIVE)])]
     _, perfect, parts = marked(prompts, embeddings)
-    assert set(parts) == set(WEIGHTS)
+    assert set(parts) == set(WEIGHTS) - {"corrected"}
     assert perfect < 1e-3
     _, wrong, parts = marked(prompts, embeddings, right=False)
     assert float(wrong.detach()) == pytest.approx(sum(WEIGHTS[name] * part for name, part in parts.items()), rel=1e-5)
@@ -211,6 +212,13 @@ def test_corrections_lie_where_somebody_judged(embeddings):
 def test_about_the_share_of_prompts_that_is_stated_is_asked_again(embeddings):
     model, *_ = marked([prompt()] * 200, embeddings, corrected=0.25, right=False)
     assert 30 < len(model.asked[1][0]) < 70
+
+
+def test_where_all_prompts_were_corrected_only_the_stated_share_goes_on(embeddings):
+    model, *_ = marked([prompt()] * 200, embeddings, corrected=1.0, right=False)
+    first, second = (len(phrases) for phrases, *_ in model.asked[1:3])
+    assert first == 200
+    assert 95 < second < 145
 
 
 def test_a_few_windows_can_be_learnt_by_heart(small_model, sampler, embeddings):

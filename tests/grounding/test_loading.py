@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from slidekick.data.errors import InputError
+from slidekick.data.errors import InputError, OutputError, ShortError
 from slidekick.grounding.runtime import TorchNetwork
 from slidekick.grounding.segmentor import CARD, CONFIG, MODEL, PHRASES, Segmentor
 from slidekick.grounding.vocabulary import Concept, Vocabulary
@@ -149,3 +149,14 @@ def test_a_vector_of_another_width_is_an_input_error(saved):
     save_file({name: row[:5] for name, row in load_file(saved / PHRASES).items()}, saved / PHRASES)
     with pytest.raises(InputError, match="not a segmentor of this version"):
         load(saved)
+
+
+@pytest.mark.parametrize("error", [OutputError("full"), ShortError("short"), MemoryError(), RuntimeError("bad_alloc")])
+def test_what_is_no_fault_of_the_files_is_not_told_as_theirs(saved, monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr("slidekick.grounding.loading.CompiledNetwork", refuse)
+    with pytest.raises(type(error)) as caught:
+        Segmentor.from_pretrained(saved)
+    assert caught.value is error

@@ -239,7 +239,7 @@ def test_pixels_are_scaled_as_each_encoder_expects():
 
 def test_sizes_say_what_belongs_to_which_encoder():
     ours, sams = Config(), Config.sam("vit_l")
-    assert (ours.stride, ours.mask_stride, ours.knows_words) == (8, 2, True)
-    assert (sams.stride, sams.mask_stride, sams.knows_words) == (16, 4, False)
+    assert (ours.stride, ours.knows_words) == (8, True)
+    assert (sams.stride, sams.knows_words) == (16, False)
     assert (sams.encoder, sams.window, sams.width, sams.masks) == ("vit_l", 1024, 256, 4)
     assert Config(**sams.to_dict()) == sams

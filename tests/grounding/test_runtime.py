@@ -7,7 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork, compiled
+from slidekick.data.errors import OutputError
+from slidekick.grounding.runtime import CompiledNetwork, TorchNetwork, compiled, openvino_package, torch_threads
 from slidekick.grounding.segmentor import MODEL, Segmentor
 from slidekick.grounding.sizes import CORNER_FIRST, CORNER_LAST, NEGATIVE, NO_POINT, POSITIVE
 
@@ -191,3 +192,28 @@ def test_what_is_saved_from_graphs_is_what_they_were_made_from(networks, weights
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in weights.iterdir())
     for path in weights.iterdir():
         assert (tmp_path / path.name).read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_threads_of_torch_are_as_they_were_after_an_error():
+    import torch
+
+    before = torch.get_num_threads()
+
+    def broken_off() -> None:
+        with torch_threads(before + 1):
+            assert torch.get_num_threads() == before + 1
+            raise RuntimeError("broken off")
+
+    with pytest.raises(RuntimeError, match="broken off"):
+        broken_off()
+    assert torch.get_num_threads() == before
+
+
+def test_a_cache_that_is_full_is_told_as_that_and_not_as_broken_weights(weights, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise RuntimeError("Can't write to the file\nno space left")
+
+    monkeypatch.setenv("SLIDEKICK_CACHE", str(tmp_path))
+    monkeypatch.setattr(openvino_package(), "save_model", full)
+    with pytest.raises(OutputError, match=r"cannot write \(can't write to the file\); set SLIDEKICK_CACHE to another"):
+        Segmentor.from_pretrained(weights)

@@ -20,11 +20,12 @@ from PIL import Image
 from scipy import ndimage
 
 from slidekick.data.errors import InputError, OutputError, SlidekickError
+from slidekick.data.files import stream_atomic
 from slidekick.data.slide import open_slide
 from slidekick.grounding import segment_slide
 from slidekick.grounding.geojson import read_geojson
 from slidekick.grounding.instances import grow_instances, refine
-from slidekick.grounding.looking import kept_looks
+from slidekick.grounding.looking import Look, kept_looks
 from slidekick.grounding.outline import fill
 from slidekick.grounding.tile_store import LEVELS
 
@@ -280,6 +281,60 @@ def test_two_runs_at_once_in_one_folder_are_refused(slide_file, tmp_path):
         pytest.raises(OutputError, match="another run is at work"),
     ):
         segment(slide_file, tmp_path)
+
+
+def test_a_lock_that_cannot_be_had_is_told_as_what_it_is(slide_file, tmp_path, monkeypatch):
+    def none(*_):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", none)
+    with pytest.raises(OutputError, match=r"case\.tiles: cannot write \(no locks available\); choose another"):
+        segment(slide_file, tmp_path)
+
+
+def test_a_slide_that_cannot_be_read_again_is_told(slide_file, tmp_path, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("slidekick.grounding.looking.content_key", refuse)
+    with pytest.raises(InputError, match=r"case\.tif: cannot be read \(permission denied\)"):
+        segment(slide_file, tmp_path)
+
+
+def test_what_a_worker_raises_comes_back_as_it_was(slide_file, tmp_path, monkeypatch):
+    text = "from slidekick.data.errors import OutputError\n\ndef full():\n    raise OutputError('the disk is full')\n"
+    (tmp_path / "fails.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    from fails import full
+
+    with pytest.raises(OutputError, match="the disk is full"):
+        segment(slide_file, tmp_path / "out", workers=2, load=full)
+
+
+def test_an_end_that_cannot_be_written_leaves_nothing_half_done(slide_file, tmp_path, monkeypatch):
+    monkeypatch.setattr("slidekick.grounding.slide_output.CLOSING", "no bytes")
+    with pytest.raises(TypeError):
+        segment(slide_file, tmp_path, ["tumour"])
+    assert not [*tmp_path.glob("*.*json"), *tmp_path.glob(".*.part")]
+
+
+def test_a_second_file_that_cannot_be_begun_takes_the_first_with_it(slide_file, tmp_path, monkeypatch):
+    def one_only(path):
+        if path.suffix == ".ndjson":
+            raise OutputError(f"{path}: cannot write")
+        return stream_atomic(path)
+
+    monkeypatch.setattr("slidekick.grounding.slide_output.stream_atomic", one_only)
+    with pytest.raises(OutputError, match="ndjson"):
+        segment(slide_file, tmp_path, ["tumour"])
+    assert not [*tmp_path.glob("*.*json"), *tmp_path.glob(".*.part")]
+
+
+def test_what_was_seen_is_read_once_for_all_concepts_of_a_scale(slide_file, tmp_path, monkeypatch):
+    opened, store = [], Look.store
+    monkeypatch.setattr(Look, "store", lambda look: opened.append(look.folder) or store(look))
+    segment(slide_file, tmp_path, ["nucleus", "tumour"])
+    assert len(opened) == 2, "to know what is there, and to draw"
 
 
 @pytest.mark.parametrize(

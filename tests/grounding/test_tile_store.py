@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from slidekick.data.errors import OutputError
 from slidekick.data.slide import open_slide
 from slidekick.grounding import tile_store
+from slidekick.grounding.sizes import MASK_STRIDE
 from slidekick.grounding.tile_store import SlideTiling, TileLog, TileStore
 from slidekick.grounding.tiles import OVERLAP, TILE, Canvas, Tiling
 
@@ -42,15 +44,15 @@ def random_maps(rng, side=32):
 @settings(deadline=None)
 @given(sides, sides, st.integers(8, 90))
 def test_tiles_cover_the_slide_and_lie_where_their_cells_do(width, height, unit):
-    tiling = SlideTiling(width, height, unit)
-    assert tiling.shape[0] * tiling.cell >= height
-    assert (tiling.shape[1] - 1) * tiling.cell < width
+    tiling, cell = SlideTiling(width, height, unit), unit * MASK_STRIDE / OVERLAP
+    assert tiling.shape[0] * cell >= height
+    assert (tiling.shape[1] - 1) * cell < width
     covered = np.zeros(tiling.shape, bool)
     for tile in range(tiling.number):
         row, column = tiling.place(tile)
         covered[row : row + TILE // 2, column : column + TILE // 2] = True
         region = tiling.region(tile)
-        assert (region.x, region.y) == (round(column * tiling.cell), round(row * tiling.cell))
+        assert (region.x, region.y) == (round(column * cell), round(row * cell))
         assert region.width > 0 < region.height
         assert region.x + region.width <= width
         assert region.y + region.height <= height
@@ -204,3 +206,8 @@ def test_what_is_held_in_memory_is_bounded(tmp_path):
             first = store.window(0, *(slice(0, side) for side in tiling.shape))
             assert len(store._kept) <= 5
             np.testing.assert_array_equal(store.window(0, *(slice(0, side) for side in tiling.shape)), first)
+
+
+def test_a_log_that_cannot_be_begun_is_told_with_what_stays(tmp_path):
+    with pytest.raises(OutputError, match=r"none: cannot write \(no such file or directory\).*what was seen is kept"):
+        TileLog(tmp_path / "none", {})

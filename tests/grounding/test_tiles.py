@@ -147,3 +147,10 @@ def test_a_window_shows_the_same_whether_all_of_the_picture_was_smoothed_or_a_pa
     smooth = cv2.GaussianBlur(image, (0, 0), 0.4 / zoom)
     whole = cv2.warpAffine(smooth, matrix, (32, 32), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
     assert np.abs(warp(image, matrix, 32).astype(int) - whole).max() <= 2  # of 255: warpAffine counts in 1/32 px
+
+
+def test_of_a_window_past_the_edge_only_what_it_shows_is_smoothed(monkeypatch):
+    sizes, blur = [], cv2.GaussianBlur
+    monkeypatch.setattr(cv2, "GaussianBlur", lambda array, *more: sizes.append(array.shape[:2]) or blur(array, *more))
+    warp(np.zeros((3000, 4000, 3), np.uint8), np.array([[0.5, 0, 40], [0, 0.5, 40]]), 200)
+    assert max(*sizes[0]) < 400

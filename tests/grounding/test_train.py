@@ -142,6 +142,13 @@ def test_a_new_run_in_the_same_folder_starts_a_new_log(painted, config, tmp_path
     assert len((tmp_path / "run" / LOG).read_text().splitlines()) == 1
 
 
+def test_the_last_step_is_logged_however_few_there_are(painted, tmp_path):
+    seldom = {**CONFIG, "training": {**CONFIG["training"], "log_every": 100}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(seldom))
+    train(tmp_path / "config.yaml", painted, tmp_path / "run", steps=2)
+    assert [json.loads(line)["step"] for line in (tmp_path / "run" / LOG).read_text().splitlines()] == [2]
+
+
 def test_sets_that_are_kept_apart_are_not_looked_at(painted, config, tmp_path):
     config.write_text(yaml.safe_dump({**CONFIG, "kept_apart": ["gbm40", "kather2016_sample"]}))
     with pytest.raises(InputError, match="no labelled picture of any concept"):

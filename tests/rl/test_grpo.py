@@ -292,12 +292,21 @@ def test_what_succeeds_half_of_the_time_is_asked_most():
         ({"anchor": {"tasks": {"report": -1}}}, "anchor.tasks.report is -1; give a number"),
         ({"curriculum": {"floor": "low"}}, "curriculum.floor is 'low'"),
         ({"rows": {"tasks": {"poetry": 1}}}, "no task family 'poetry'"),
+        ({"rows": {"tasks": {"counting": "much"}}}, "rows.tasks.counting is 'much'; give a number"),
+        ({"rows": {"tasks": 5}}, "rows.tasks is 5; give families and their shares"),
     ],
 )
 def test_settings_that_cannot_be_used_are_told_in_one_line(made, changes, told):
     with pytest.raises(InputError, match=told) as caught:
         made.trainer(**changes)
     assert "\n" not in str(caught.value)
+
+
+def test_an_empty_start_is_told(made, labelled, tmp_path):
+    path = made.config()
+    path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"start": None}))
+    with pytest.raises(InputError, match=r"start is '\.', no folder of mini with experts"):
+        train_grpo(path, labelled, tmp_path / "out")
 
 
 def test_right_answers_are_told_beside_the_rewards(made):

@@ -54,6 +54,20 @@ def config_file(tmp_path, hub_folder, monkeypatch):
     return write
 
 
+def test_rewards_are_told_which_tokens_end_an_answer(config_file, labelled, tmp_path, monkeypatch):
+    given = []
+
+    def noted(kind, rows, ends=()):
+        given.append(ends)
+        return LONG, reward_functions(list(LONG.values()), ends)
+
+    monkeypatch.setattr(slidekick.rl.grpo_hub, "rewards_of", noted)
+    monkeypatch.setattr(slidekick.rl.grpo_hub.HubTaskTrainer, "train", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train_grpo(config_file(), labelled, tmp_path / "out")
+    assert given[0]
+
+
 def test_two_steps_give_an_adapter_that_loads(config_file, labelled, tmp_path, hub_folder):
     folder = train_grpo(config_file(), labelled, tmp_path / "out")
     log = json.loads((tmp_path / "out" / "log.json").read_text())

@@ -175,6 +175,14 @@ def test_a_broken_row_is_named_with_file_and_line(rich, tmp_path, line):
         load_texts(tmp_path)
 
 
+def test_a_case_without_a_reading_is_named_with_file_and_line(tmp_path):
+    file = tmp_path / "text" / "kidney_diagnoses" / "items.jsonl"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps({"id": "1", "split": "train", "readings": [], "original_diagnosis": "x"}))
+    with pytest.raises(InputError, match=r"items.jsonl:1: readings is empty; mend or remove the line"):
+        load_texts(tmp_path)
+
+
 def test_questions_that_point_at_a_picture_are_known_by_their_words():
     assert POINTS.search("What does this image show?")
     assert POINTS.search("Where is the lesion seen?")

@@ -114,6 +114,28 @@ def test_means_over_the_pictures_of_each_row():
     assert mean_of_rows(values[:0], torch.tensor([0, 0])).tolist() == [[0, 0], [0, 0]]
 
 
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"experts": CONFIG["experts"] | {"ranks": 4}}, "experts has no key 'ranks'; there are names, rank"),
+        ({"experts": CONFIG["experts"] | {"rank": "four"}}, "experts.rank is 'four', not a whole number"),
+        ({"experts": CONFIG["experts"] | {"names": "first"}}, "experts.names is 'first', not a list of names"),
+        ({"experts": CONFIG["experts"] | {"targets": "("}}, "experts.targets is '\\(', not a pattern"),
+        ({"experts": {"names": ["first"]}}, "experts.rank is missing"),
+        ({"experts": "first"}, "section 'experts' is no mapping"),
+        ({"sft": CONFIG["sft"] | {"no_such_key": 1}}, "sft: .*no_such_key"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_in_one_line(run, changes, told):
+    with pytest.raises(InputError, match=f"config.yaml: {told}") as caught:
+        run("run", config=changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_configuration_with_an_empty_start_starts_from_mini(run):
+    assert run("run", config={"start": None, "sft": CONFIG["sft"] | {"max_steps": 1}})[2] == 1
+
+
 def test_a_configuration_that_lacks_a_section_is_told(tmp_path):
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({key: value for key, value in CONFIG.items() if key != "losses"}))

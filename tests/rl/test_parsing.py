@@ -4,8 +4,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from slidekick.rl.parsing import KINDS, boxes, choice, label, number, open_text, parse, plain, yes_no
+from slidekick.rl.parsing import boxes, choice, label, number, open_text, parse, plain, yes_no
 
+KINDS = ("yes_no", "choice", "number", "boxes", "label", "text")
 OPTIONS = ("Tumour", "Normal gland", "Necrosis", "Artefact")
 LABELS = ("neutrophil", "monocyte", "Gleason pattern 4", "adenomatous colon gland (benign)")
 WORDS = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
@@ -115,6 +116,15 @@ def test_no_boxes(text):
 )  # fmt: skip
 def test_bad_boxes_make_the_answer_unreadable(text):
     assert boxes(text) is None
+
+
+@pytest.mark.parametrize("text", ["[007, 08, 0100, 09]", "[٧, ٨, ١٠٠, ٩]"])
+def test_boxes_are_read_however_their_digits_are_written(text):
+    assert boxes(text) == [(7, 8, 100, 9)]
+
+
+def test_a_side_of_thousands_of_digits_is_no_side():
+    assert boxes(f"[1, 2, {'9' * 5000}, 4]") is None
 
 
 @pytest.mark.parametrize("text", ["neutrophil", " NEUTROPHIL. ", "This is a neutrophil.", "**neutrophil**"])

@@ -92,9 +92,33 @@ def test_every_picture_has_its_own_maps_and_unlabelled_ones_a_single_view(items,
     assert sorted(row for found in rows.values() for row in found) == list(range(len(maps.array)))
     monkeypatch.setattr(slidekick.rl.sft, "features", None)  # a second look reads the file
     np.testing.assert_array_equal(cached_maps(model, items, 3, tmp_path / "maps.npy").array, maps.array)
-    assert [path.name for path in tmp_path.iterdir()] == ["maps.npy"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps.json", "maps.npy"]
     with pytest.raises(InputError, match=r"maps.npy: 35 maps, not 25: .*train anew"):
         cached_maps(model, items, 2, tmp_path / "maps.npy")
+
+
+def test_maps_of_other_pictures_or_of_another_tower_are_not_taken_up(items, make_model, tmp_path):
+    model, file = make_model(), tmp_path / "maps.npy"
+    kept = cached_maps(model, items, 1, file)
+    with pytest.raises(InputError, match=r"maps.npy: .*another tower; remove it, or train anew"):
+        cached_maps(model, items[::-1], 1, file)
+    with pytest.raises(InputError, match=r"another tower"):
+        cached_maps(model, items, 1, file, seed=12)
+    next(model.model.vision_tower.parameters()).data.add_(1)
+    with pytest.raises(InputError, match=r"another tower"):
+        cached_maps(model, items, 1, file)
+    (tmp_path / "maps.json").unlink()  # maps of earlier versions stand alone
+    assert len(cached_maps(model, items, 1, file).array) == len(kept.array)
+
+
+@pytest.mark.parametrize("section", ["lora", "sft"])
+def test_a_key_that_is_none_is_told_before_anything_is_trained(section, labelled, tmp_path):
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(CONFIG | {section: CONFIG[section] | {"no_such_key": 1}}))
+    with pytest.raises(InputError, match=rf"config.yaml: {section}: .*no_such_key") as caught:
+        train_sft(path, labelled, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_connector_moves_towards_the_labels_and_nothing_else_moves(items, processor, make_model):
@@ -247,6 +271,23 @@ def test_a_run_resumed_in_the_middle_ends_like_one_that_never_stopped(small_run,
     assert first.keys() == second.keys()
     for name, tensor in first.items():
         torch.testing.assert_close(second[name], tensor, rtol=2e-3, atol=2e-3, msg=name)
+
+
+def test_a_run_cut_before_its_first_checkpoint_begins_with_the_same_weights(small_run, monkeypatch):
+    starts = []
+
+    def noted(trainer, *_, **__):
+        weights = trainer.model.state_dict()
+        starts.append({name: value.clone() for name, value in weights.items() if "lora" in name})
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(CachedVisionTrainer, "train", noted)
+    for resume in (False, True):
+        torch.manual_seed(99 + resume)
+        with pytest.raises(KeyboardInterrupt):
+            small_run("run", resume=resume)
+    first, second = starts
+    assert all(torch.equal(first[name], second[name]) for name in second)
 
 
 def test_a_new_run_does_not_take_up_the_checkpoints_of_an_old_one(small_run):

@@ -208,11 +208,12 @@ def run(monkeypatch, make_model, processor, tmp_path):
         for one in lung_items(data, split)
     ]
     (data / "items.jsonl").write_text("\n".join(map(json.dumps, entries)))
-    (tmp_path / "slides.yaml").write_text(yaml.safe_dump(CONFIG))
     monkeypatch.setattr(slidekick.rl.slides, "load_mini", lambda folder: (make_model(), processor))
     monkeypatch.setattr(slidekick.rl.slides, "tower_name", lambda folder: "small")
 
-    def go(name: str, resume: bool = False):
+    def go(name: str, resume: bool = False, **reading):
+        changed = CONFIG | {"reading": CONFIG["reading"] | reading}
+        (tmp_path / "slides.yaml").write_text(yaml.safe_dump(changed))
         return train_slides(tmp_path / "slides.yaml", tmp_path / "data", tmp_path / name, resume)
 
     return go
@@ -234,6 +235,34 @@ def test_a_finished_run_resumed_stays_as_it_is(run):
     before = {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")}
     run("out", resume=True)
     assert {path.name: path.read_bytes() for path in folder.rglob("*.safetensors")} == before
+
+
+def test_an_encoder_that_was_not_written_to_its_end_is_taught_again(run):
+    folder = run("out")
+    (folder / "encoder.json").unlink()
+    assert load_slide_encoder(run("out", resume=True)).plan.tissues == TISSUES
+
+
+@pytest.mark.parametrize(
+    ("reading", "told"),
+    [
+        ({"expert": {"rank": 2, "alpha": 4, "target": "x"}}, "reading.expert has no key 'target'"),
+        ({"questions": {"count": 0, "seed": 5}}, "reading.questions.count is 0"),
+        ({"sft": None}, "reading.sft is no mapping; see rl/configs/slides.yaml"),
+        ({"sft": {"no_such_key": 1}}, "sft: .*no_such_key"),
+    ],
+)
+def test_reading_that_cannot_be_used_is_told_before_tissues_are_taught(run, tmp_path, reading, told):
+    with pytest.raises(InputError, match=told) as caught:
+        run("out", **reading)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_empty_start_is_told_with_the_configuration_that_is_right(tmp_path):
+    (tmp_path / "slides.yaml").write_text(yaml.safe_dump(CONFIG | {"start": None}))
+    with pytest.raises(InputError, match=r"section 'start' is no folder's name; see rl/configs/slides.yaml"):
+        train_slides(tmp_path / "slides.yaml", tmp_path, tmp_path / "out")
 
 
 def test_the_slide_expert_loads_beside_the_others(run, make_model, tmp_path):

@@ -64,6 +64,12 @@ def test_only_the_classifier_learns_and_a_reloaded_one_says_the_same(
     assert not np.allclose(said, options_of(UncachedEngine(untrained.eval(), processor), pixels), atol=0.02)
 
 
+def test_a_section_that_is_missing_is_told_with_the_configuration_that_is_right(tmp_path):
+    (tmp_path / "c.yaml").write_text("views: 2")
+    with pytest.raises(InputError, match=r"section 'instructions' is missing; see rl/configs/xlora.yaml"):
+        train_xlora(tmp_path / "c.yaml", tmp_path, tmp_path / "out", tmp_path)
+
+
 def test_options_without_a_cache_are_those_with_one(make_model, processor, experts, pixels):
     for mixed in (None, experts):
         model = make_model().eval()

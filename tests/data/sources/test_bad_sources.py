@@ -226,3 +226,23 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_one_that_cannot_be_written(
     monkeypatch.setattr("slidekick.data.sources.consep.picture", refuse)
     with pytest.raises(InputError, match=r"train_1\.png: cannot be read \(permission denied\)"):
         convert("consep", folder, tmp_path / "out")
+
+
+def test_a_table_that_cannot_be_read_is_told_before_a_picture_is_opened(published, tmp_path, monkeypatch):
+    def refuse(path, *_, **__):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = published("glas")
+    monkeypatch.setattr("pathlib.Path.read_text", refuse)
+    with pytest.raises(InputError, match=r"Grade\.csv: cannot be read \(permission denied\)"):
+        source("glas").read(folder)
+
+
+def test_a_layout_that_cannot_be_looked_over_is_told(published, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    folder = published("consep")
+    monkeypatch.setattr("slidekick.data.sources.consep.read", refuse)
+    with pytest.raises(InputError, match=r"consep.*: cannot be read \(permission denied\)"):
+        convert("consep", folder, tmp_path / "out")

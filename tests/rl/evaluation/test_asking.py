@@ -81,6 +81,26 @@ def test_everything_that_could_change_an_answer_changes_the_key(pictures):
     assert ask.key("m", "t1") == ask.key("m", "t2"), "no tool is run, so none can change the answer"
 
 
+def test_another_engine_is_asked_anew_and_another_check_where_whole_answers_are_checked(fake, pictures, tmp_path):
+    journal = Journal()
+    asks = [Ask("What?", pictures[0], whole=whole) for whole in (False, True)]
+
+    def new(copilot) -> int:
+        before = len(journal.answers)
+        Asker(copilot, journal).ask(asks, "")
+        return len(journal.answers) - before
+
+    assert new(fake(lambda *_: "a")) == 2
+    assert new(fake(lambda *_: "a")) == 0
+    checked = fake(lambda *_: "a")
+    checked.home = tmp_path
+    (tmp_path / "confidence.json").write_text("{}")
+    assert new(checked) == 1
+    (tmp_path / "sight.safetensors").write_bytes(b"fitted anew")
+    checked.engine.__class__ = type("Other", (type(checked.engine),), {})
+    assert new(checked) == 2
+
+
 def test_a_picture_in_bytes_is_the_file_s(pictures):
     ask, same = Ask("What?", pictures[0]), Ask("What?", pictures[0].read_bytes())
     assert ask.key("m") == same.key("m")

@@ -155,6 +155,21 @@ def test_an_lmms_task_with_choices_may_name_the_right_one_by_its_place(task):
     assert read_questions(task(places), "vqa", "test")[0].truth == "B"
 
 
+@pytest.mark.parametrize("place", [2, -1])
+def test_a_place_where_no_option_stands_is_told(task, place):
+    places = TASK.replace("doc_to_target: a", f'doc_to_target: {place}\ndoc_to_choice: ["Yes", "No"]')
+    with pytest.raises(InputError, match=f"row 1: the answer is option {place}, and there are 2"):
+        read_questions(task(places), "vqa", "test")
+
+
+@pytest.mark.parametrize("name", ["set.jsonl", "set.tsv"])
+def test_a_file_that_is_no_text_is_told_in_one_line(tmp_path, name):
+    (tmp_path / name).write_bytes(b"index\tquestion\n1\t\xff\xfe\n")
+    with pytest.raises(InputError, match=rf"{name}: cannot be read") as caught:
+        read_questions(tmp_path / name, "vqa", "test")
+    assert "\n" not in str(caught.value)
+
+
 def test_a_path_alone_names_the_data(task):
     plain = TASK.replace("dataset_path: json", "dataset_path: rows.jsonl").replace(
         "data_files: {test: rows.jsonl}", "x: 1"

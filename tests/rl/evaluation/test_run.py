@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from slidekick.copilot.confidence import Confidence
 from slidekick.data.errors import InputError
@@ -113,6 +114,19 @@ def test_leaked_patients_are_told(colours, plan, labelled, monkeypatch):
     items = load_items(labelled, ["glas"])
     monkeypatch.setattr(run, "load_items", lambda *_: items)
     assert len(evaluate(colours, plan).summary["leaks"]) == len(items)
+
+
+def test_a_training_picture_in_another_format_is_a_leak(colours, tmp_path):
+    pixels = Image.new("RGB", (8, 8), "purple")
+    rows = []
+    for split, name in (("train", "a.png"), ("test", "b.bmp"), ("train", "broken.png"), ("test", "c.png")):
+        picture = pixels if name in ("a.png", "b.bmp") else Image.new("RGB", (8, 8), "white")
+        picture.save(tmp_path / name)
+        rows.append({"id": name, "image": name, "question": "Is it?", "answer": "yes", "split": split})
+    (tmp_path / "broken.png").write_bytes(b"no picture")
+    (tmp_path / "items.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    summary = evaluate(colours, Plan("vqa", tmp_path, beside=False)).summary
+    assert [name.rpartition("/")[2] for name in summary["leaks"]] == ["b.bmp"]
 
 
 def test_a_limit_bounds_what_is_asked(colours, plan):

@@ -53,7 +53,7 @@ def test_yardsticks_answer_with_labels_of_the_set(labelled, fake, random_tower, 
 
     torch.manual_seed(0)
     tower = timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0).eval()
-    monkeypatch.setattr(yardsticks, "_tower", lambda copilot: (tower, True))
+    monkeypatch.setattr(yardsticks, "_tower", lambda copilot: tower)
     items = load_items(labelled, ["glas", "gbm40"])
     train, held = ([one for one in items if one.split == split] for split in ("train", "test"))
     given = guesses(Features(fake(str)), train, [*held, replace(held[0], set="unknown")])

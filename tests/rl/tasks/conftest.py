@@ -23,7 +23,7 @@ def material(rich):
 @pytest.fixture(scope="session")
 def rows(material) -> list[Row]:
     """Some of every family."""
-    return rl_rows(material, list(TASKS), 180, 4)
+    return rl_rows(material, dict.fromkeys(TASKS, 1.0), 180, 4)
 
 
 @pytest.fixture(scope="session")

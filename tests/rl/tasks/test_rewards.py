@@ -7,8 +7,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from slidekick.copilot.answer import Answer, Evidence, Step
-from slidekick.grounding.export import to_rle
 from slidekick.rl.tasks import GENERIC, TASKS, Rollout, ToolStep
 from slidekick.rl.tasks.form import FORM, brevity, form, loops
 
@@ -129,12 +127,3 @@ def test_marks_repeats_and_cuts_spoil_the_form():
     assert form("Colon.", "colon", complete=False) == 0
     for text in ("<tool_call>colon", "colon<|im_end|>", "Colon. Colon."):
         assert form(text, "colon") == 0
-
-
-def test_an_answer_of_the_copilot_is_a_rollout_with_its_masks():
-    mask = np.eye(4, dtype=bool)
-    step = Step("t1", "segment", {"concept": "gland"}, {"found": True}, 0.1)
-    item = Evidence("e1", "presence", "gland", 1.0, "probability", True, "t1", to_rle(mask))
-    rollout = Rollout.of(Answer("Is there a gland?", "Yes.", "yes", 0.5, evidence=(item,), steps=(step,)))
-    assert (rollout.text, rollout.steps[0].concept) == ("Yes.", "gland")
-    assert (rollout.steps[0].mask == mask).all()

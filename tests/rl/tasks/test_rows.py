@@ -43,9 +43,9 @@ def test_the_check_for_held_out_wordings_finds_them():
 
 
 def test_rows_follow_from_the_seed_and_show_training_pictures_in_taught_wordings(material, rows):
-    again = rl_rows(material, list(TASKS), 180, 4)
+    again = rl_rows(material, dict.fromkeys(TASKS, 1.0), 180, 4)
     assert again == rows
-    assert rl_rows(material, list(TASKS), 180, 5) != rows
+    assert rl_rows(material, dict.fromkeys(TASKS, 1.0), 180, 5) != rows
     assert Counter(row.task for row in rows) == dict.fromkeys(TASKS, 20)
     assert [row.task for row in rows] != sorted(row.task for row in rows)
     known = {item.image for item in material.items}
@@ -81,7 +81,8 @@ def test_shares_are_kept_and_idle_families_hand_theirs_on(material, caplog):
     made = rl_rows(material, {"counting": 3, "closed_vqa": 1, "report": 0}, 40, 1)
     assert Counter(row.task for row in made) == {"counting": 30, "closed_vqa": 10}
     no_texts = replace(material, items=[item for item in material.items if item.set == "chula_rbc12"], texts=[])
-    left = rl_rows(no_texts, ["counting", "classification", "open_vqa", "detection"], 10, 1)
+    asked = dict.fromkeys(["counting", "classification", "open_vqa", "detection"], 1.0)
+    left = rl_rows(no_texts, asked, 10, 1)
     assert {row.task for row in left} <= {"open_vqa", "detection"}
     assert "nothing to ask about for" in caplog.text
 
@@ -89,10 +90,10 @@ def test_shares_are_kept_and_idle_families_hand_theirs_on(material, caplog):
 @pytest.mark.parametrize(
     ("tasks", "count", "told"),
     [
-        (["sing"], 5, "no task family 'sing'; there are classification,"),
+        ({"sing": 1}, 5, "no task family 'sing'; there are classification,"),
         ({"counting": -1}, 5, "share of counting is -1"),
-        (["counting"], 0, "0 rows were asked for"),
-        ([], 5, "nothing to ask about for any family"),
+        ({"counting": 1}, 0, "0 rows were asked for"),
+        ({}, 5, "nothing to ask about for any family"),
     ],
 )
 def test_what_cannot_be_asked_for_is_named(material, tasks, count, told):
@@ -178,7 +179,7 @@ def test_a_trainer_that_lost_the_masks_is_told(of, perfect):
 @pytest.mark.skipif(not DATA.is_dir(), reason=f"NO SETS at {DATA}: no reward was tried on real labels")
 @pytest.mark.parametrize("name", REAL)
 def test_the_truth_of_a_real_set_earns_1_in_every_family_it_has(name, perfect):
-    made = rl_rows(gather(DATA / name), list(TASKS), 120, 2)
+    made = rl_rows(gather(DATA / name), dict.fromkeys(TASKS, 1.0), 120, 2)
     test = {item.image for item in load_items(DATA / name) if item.split != "train"}
     assert len({row.task for row in made}) >= 3
     for row in made:
