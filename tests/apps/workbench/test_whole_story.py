@@ -113,12 +113,20 @@ def look_and_ask(page):
 
 def correct(page):
     """A click takes the largest object away; undone, it is back."""
-    before = legend(page)
+    before, place = legend(page), page.evaluate(LARGEST)
+    assert measured_at(page, place)[0] == "nucleus"
     press(page, "out")
-    settled(page, lambda: page.mouse.click(*on_screen(page, *page.evaluate(LARGEST))))
-    assert int(legend(page).split()[-1]) < int(before.split()[-1])
+    settled(page, lambda: page.mouse.click(*on_screen(page, *place)))
+    assert measured_at(page, place) == []
     settled(page, lambda: page.locator("#undo").click())
     assert legend(page) == before
+    assert measured_at(page, place)[0] == "nucleus"
+
+
+def measured_at(page, place):
+    """What is told of the object at a place; nothing where there is none."""
+    asking = "([x, y]) => fetch(`${slidekick.state.base}/at?x=${x}&y=${y}`).then(reply => reply.json())"
+    return page.evaluate(asking, place)["lines"]
 
 
 def report(page, count):
