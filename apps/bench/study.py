@@ -1,8 +1,8 @@
 """What reinforcement brings: trainings that differ in one thing, by several seeds, asked the same held-out questions.
 
 Arms: `sft`, the supervised experts; `more`, the same taught on by examples for as long; `rl`, reinforced; `generic`,
-with one reward for all families; `lora`, one LoRA of the experts' size in their place, supervised; `lora-rl`, the same
-reinforced. Every arm but `sft` and `lora` is trained by each seed. What is done already is not done again, so that arms
+with one reward for all families; `mixture`, experts taught anew; `lora`, one LoRA of their size in their place;
+`lora-rl`, the same reinforced. Every arm but `sft`, `mixture` and `lora` is trained by each seed. What is done already is not done again, so that arms
 can be run one by one, side by side, and after a break.
 
 `python -m slidekick.apps.bench.study ARM ... --data DATA --out OUT [--seeds 1 2 3] [--start FOLDER]`
@@ -22,7 +22,10 @@ from pathlib import Path
 
 SEEDS = (1, 2, 3)
 QUESTIONS = {"tasks": 700, "tools": 360, "classify": None}  # what is asked, and how many at most
-PAIRS = (("sft", "rl"), ("more", "rl"), ("generic", "rl"), ("sft", "more"), ("sft", "generic"), ("lora", "lora-rl"))
+PAIRS = (
+    ("sft", "rl"), ("more", "rl"), ("generic", "rl"), ("sft", "more"), ("sft", "generic"), ("lora", "lora-rl"),
+    ("sft", "mixture"), ("mixture", "lora"), ("rl", "lora-rl"),
+)  # fmt: skip
 # Columns of an answer that no figure is made of.
 LEFT_OUT = ("task_truth", "parts", "returned", "template", "likeness", "own_words", "picture", "rouge_l", "split")
 DONE = "minutes.json"  # of a training: minutes by the clock and of processors, once it has ended
@@ -48,6 +51,7 @@ ARMS = {
     "more": Arm("experts", "experts-more.yaml"),
     "rl": Arm("grpo", "grpo.yaml", asked=tuple(QUESTIONS)),
     "generic": Arm("grpo", "grpo.yaml", {"rewards": "generic"}),
+    "mixture": Arm("experts", "experts.yaml", seeded=False),
     "lora": Arm("experts", "experts.yaml", ALONE, seeded=False),
     "lora-rl": Arm("grpo", "grpo.yaml", start="lora"),
 }
