@@ -2,8 +2,8 @@
 
 Arms: `sft`, the supervised experts; `more`, the same taught on by examples for as long; `rl`, reinforced; `generic`,
 with one reward for all families; `mixture`, experts taught anew; `lora`, one LoRA of their size in their place;
-`lora-rl`, the same reinforced. Every arm but `sft`, `mixture` and `lora` is trained by each seed. What is done already is not done again, so that arms
-can be run one by one, side by side, and after a break.
+`lora-rl`, the same reinforced. Every arm but `sft`, `mixture` and `lora` is trained by each seed. What is done already
+is not done again, so that arms can be run one by one, side by side, and after a break.
 
 `python -m slidekick.apps.bench.study ARM ... --data DATA --out OUT [--seeds 1 2 3] [--start FOLDER]`
 `python -m slidekick.apps.bench.study table --out OUT [--json]`
