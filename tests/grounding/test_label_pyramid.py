@@ -60,6 +60,7 @@ def test_the_file_states_its_scale_and_equal_pictures_are_equal_bytes(tmp_path):
         assert len(file.pages) == 1, "levels are SubIFDs"
 
 
-def test_a_place_that_is_gone_is_told_in_one_line(tmp_path):
+def test_a_place_that_is_none_is_told_in_one_line(tmp_path):
+    (tmp_path / "file").touch()
     with LabelCanvas((10, 10), tmp_path) as canvas, pytest.raises(OutputError, match="cannot write"):
-        canvas.write(tmp_path / "gone" / "x.ome.tif", 0.25)
+        canvas.write(tmp_path / "file" / "x.ome.tif", 0.25)
