@@ -112,7 +112,7 @@ class FineMaskDecoder(MaskDecoder):
 
     A transposed convolution of 2 x 2 at stride 2 is a linear layer with four times the channels: each cell is drawn by
     itself, 16 pixels of it, channels last, and only the masks are laid out as pictures. SAM's own way moves every
-    channel about for that, three quarters of its time on a CPU.
+    channel about for that, most of its time on a CPU.
     """
 
     def draw(

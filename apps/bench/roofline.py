@@ -74,10 +74,10 @@ def stages() -> list[Row]:
     phrases = np.stack([ours.vocabulary.vectors[name] for name in FIVE])
     maps = ours.network.encode(tile)
     model, limits = reference.network.model, of_this_machine()
-    with torch.inference_mode():
-        encode = layers(model, lambda: model.encode(pixel_tensor(tile[None], model.config.encoder)))
+    with torch.no_grad():  # in inference mode products would come as whole layers
+        encode = layers(lambda: model.encode(pixel_tensor(tile[None], model.config.encoder)))
         features = Features(*(torch.from_numpy(level) for level in maps))
-        decode = layers(model, lambda: model.decode(features, torch.from_numpy(phrases)))
+        decode = layers(lambda: model.decode(features, torch.from_numpy(phrases)))
     return [
         _row(f"encode a tile of {TILE} px", encode, limits, quickest(lambda: ours.network.encode(tile))),
         _row(f"draw {len(FIVE)} concepts on it", decode, limits, quickest(lambda: ours.network.decode(maps, phrases))),
@@ -92,31 +92,26 @@ def _row(what: str, counted: Sequence[Layer], limits: Machine, spent: float) -> 
     return Row("roofline", what, "ms", 1e3 * spent, peer, least, most=MOST, best=least)
 
 
-def layers(model, work: Callable[[], object]) -> list[Layer]:
-    """What convolutions, linear layers and attention of a model do during `work`."""
-    from torch import nn
+def layers(work: Callable[[], object]) -> list[Layer]:
+    """What matrix products and convolutions do during `work`; operations are torch's own count."""
+    import torch
+    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils.flop_counter import flop_registry
 
-    counted, hooks = [], []
+    counted = []
 
-    def note(layer, inputs, output) -> None:
-        size = layer.weight.numel()
-        if isinstance(layer, nn.ConvTranspose2d):
-            each = inputs[0].numel() * layer.out_channels // layer.groups
-        elif isinstance(layer, nn.Conv2d):
-            each = output.numel() * layer.in_channels // layer.groups
-        else:
-            each = output.numel() * layer.in_features
-        around = layer.kernel_size[0] * layer.kernel_size[1] if hasattr(layer, "kernel_size") else 1
-        counted.append(Layer(2 * each * around, inputs[0].numel() + output.numel() + size))
+    class Noting(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            made = func(*args, **(kwargs or {}))
+            if (count := flop_registry.get(func._overloadpacket)) is not None:
+                tensors = [one for one in (*args, made) if isinstance(one, torch.Tensor)]
+                # What is expanded is read once.
+                numbers = sum(min(one.numel(), one.untyped_storage().nbytes() // one.itemsize) for one in tensors)
+                counted.append(Layer(count(*args, **(kwargs or {}), out_val=made), numbers))
+            return made
 
-    for part in model.modules():
-        if isinstance(part, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
-            hooks.append(part.register_forward_hook(note))
-    try:
+    with Noting():
         work()
-    finally:
-        for hook in hooks:
-            hook.remove()
     return counted
 
 
