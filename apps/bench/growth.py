@@ -129,7 +129,7 @@ def clients(number: int, stack: ExitStack) -> Callable[[], object]:
 
 AXES = {
     "pixels": Axis((512, 1024, 2048, 4096), "px a side", "segment one concept", pixels),
-    "concepts": Axis((1, 2, 4, 8, 16, 32), "concepts", f"segment, {SIDE} px", concepts),
+    "concepts": Axis((1, 2, 4, 8, 16), "concepts", f"segment, {SIDE} px", concepts),
     "objects": Axis((256, 1_024, 4_096, 16_384), "objects", "measure and outline", objects),
     "questions": Axis((1, 2, 4, 8), "questions", "ask about a picture", questions),
     "experts": Axis((2, 4, 8, 16), "experts", "ask a question", experts),
@@ -196,6 +196,8 @@ def plot(path: Path, spent: dict[str, dict[int, float]]) -> None:
         axes.set_title(f"{AXES[name].what}: {row(name, AXES[name], costs).ours:.2f}", fontsize=9)
         axes.set_xlabel("pixels" if name == "pixels" else AXES[name].unit, fontsize=8)
         axes.set_ylabel("seconds", fontsize=8)
+        axes.set_xticks(sizes, [f"{size / 1e6:.2g} M" if size > 1e5 else f"{size:,.0f}" for size in sizes])
+        axes.minorticks_off()
         axes.tick_params(labelsize=7)
         axes.spines[["top", "right"]].set_visible(False)
     for axes in list(panels)[len(spent) :]:
