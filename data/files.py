@@ -160,6 +160,11 @@ def cannot_write(path: Path, error: OSError) -> str:
     return f"{path}: cannot write ({reason}); {mend} folder or free this one"
 
 
+def cannot_read(path: Path, error: OSError) -> str:
+    """What is told where a file cannot be read, in one line with the mend."""
+    return f"{path}: cannot be read ({(error.strerror or 'error').lower()}); check its rights"
+
+
 def files_hash(files: Iterable[Path]) -> str:
     """First 12 hex digits of the sha256 over some files, in the order of their paths."""
     digest = hashlib.sha256()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from slidekick.data.errors import InputError
+from slidekick.data.files import cannot_read
 
 FILE_NAME = "items.jsonl"
 SPLITS = ("train", "val", "test")
@@ -90,7 +91,7 @@ def _read(file: Path) -> Iterator[Item]:
     try:
         folder, lines = file.resolve().parent, file.read_bytes().split(b"\n")
     except OSError as error:
-        raise InputError(f"{file}: cannot be read ({(error.strerror or 'error').lower()}); check its rights") from error
+        raise InputError(cannot_read(file, error)) from error
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue

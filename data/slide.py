@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.files import cannot_read
 from slidekick.data.readers.header import Header
 
 READ_LIMIT_PX = 50_000_000  # in one read: 150 MB of RGB, about the memory that a few copies of it can stand
@@ -306,7 +307,7 @@ def _file_of(path: Path) -> Path:
 
         found = level_in(path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({(error.strerror or 'error').lower()}); check its rights") from error
+        raise InputError(cannot_read(path, error)) from error
     if found is None:
         raise InputError(f"{path}: is a folder; give one picture or slide file, or a folder of one DICOM slide")
     return found

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from slidekick.copilot.base import IMAGE_SIDE
 from slidekick.data.files import write_atomic
 from slidekick.data.items import Item
+from slidekick.grounding.averaging import begin_average, update_average
 from slidekick.grounding.tower import ARCHITECTURE, float16_bytes, imagenet_state, to_tensor
 from slidekick.grounding.windows import pixels_of, stain_jitter
 
@@ -112,7 +113,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [plan["learning_rate"], plan["learning_rate"] * 5], total_steps=plan["steps"], pct_start=0.1
     )
-    average = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
+    average = begin_average(tower)
     see = folded(tower.eval())  # batch statistics stay ImageNet's; the weights still learn
     draw = _balanced(items, rng)
 
@@ -137,10 +138,7 @@ def train_tower(items: Sequence[Item], plan: dict, target: Path) -> None:
         loss.backward()
         optimizer.step()
         schedule.step()
-        decay = min(plan["ema"], (1 + step) / (10 + step))
-        for name, tensor in tower.state_dict().items():
-            if tensor.dtype.is_floating_point:
-                average[name].lerp_(tensor, 1 - decay)
+        update_average(average, tower, plan["ema"], step)
         if step % 20 == 0:
             bar.set_postfix(loss=f"{loss.item():.3f}", minutes=f"{(time.monotonic() - began) / 60:.1f}")
     reader.shutdown()

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from slidekick.data.errors import InputError
+from slidekick.data.files import cannot_read
 from slidekick.data.items import MOST_IDS, UNLABELLED
 from slidekick.data.readers.pillow import FORMATS, PICTURE_LIMIT_PX, quiet
 
@@ -126,7 +127,7 @@ def table(path: Path, columns: Iterable[str], delimiter: str = ",") -> list[dict
         lines = path.read_text(encoding="utf-8-sig").splitlines()
         rows = [[text.strip() for text in row] for row in csv.reader(lines, delimiter=delimiter) if any(row)]
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({(error.strerror or 'error').lower()}); check its rights") from error
+        raise InputError(cannot_read(path, error)) from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: not a text table; unpack the data set again") from error
     head = rows[0] if rows else []
