@@ -30,9 +30,10 @@ def load_engine(name: str, copies: Mapping[str, str], runtime: str = COMPILED) -
         from slidekick.copilot.compiled.engine import CompiledEngine
 
         return CompiledEngine.from_folder(folder, shown, copies)
+    from slidekick.copilot.hub import over_gpus
     from slidekick.copilot.torch_engine import TorchEngine
 
-    model, processor = mini.load_generalist(name)
+    model, processor = mini.load_generalist(name, **over_gpus())
     if not (folder / mini.ADAPTER_CONFIG).is_file():
         return TorchEngine(model, processor, shown)
     from slidekick.copilot.experts import load_experts

@@ -111,6 +111,7 @@ class Router(nn.Module):
         nn.init.zeros_(self.score[1].bias)
 
     def forward(self, picture: torch.Tensor, question: torch.Tensor) -> torch.Tensor:
+        picture, question = picture.to(self.none.dtype), question.to(self.none.dtype)  # models in 16 bits; it is in 32
         shown = (picture != 0).any(-1, keepdim=True)
         return self.score(torch.where(shown, self.picture(picture), self.none) + self.question(question))
 
@@ -215,6 +216,7 @@ class Experts(nn.Module):
         self._layers = {name: ExpertLinear(model.get_submodule(name), plan, self._gates) for name in found}
         for name, layer in self._layers.items():
             model.set_submodule(name, layer)
+        self.router.to(model.get_input_embeddings().weight.device)
 
     def route(self, picture: torch.Tensor, question: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Gates and logits, (B, K) each; see `Router`."""
@@ -330,8 +332,7 @@ def load_experts(
     except (OSError, SafetensorError, ValueError, TypeError, KeyError) as error:
         reason = first_line(error, 120)
         raise InputError(f"{folder}: no whole set of experts ({reason}); give a folder that training wrote") from error
-    width = model.get_input_embeddings().weight.shape[1]
-    experts = Experts(model, plan, picture_width, width)
+    experts = Experts(model, plan, picture_width, model.get_input_embeddings().weight.shape[1])
     rows = [all_names.index(name) for name in known]
     for key in ("score.1.weight", "score.1.bias"):
         fresh = router[key].new_zeros(len(new), *router[key].shape[1:])

@@ -86,11 +86,19 @@ def load_hub(base: Base, **placement):
     return model.eval(), tell_tools(processor)
 
 
-def load_adapter(folder: Path):
+def over_gpus() -> dict:
+    """Where `from_pretrained` puts a model that answers: on the GPUs, with what they do not hold on the CPU; on the CPU
+    where there is none."""
+    import torch
+
+    return {"device_map": "auto"} if torch.cuda.is_available() else {}
+
+
+def load_adapter(folder: Path, **placement):
     """(model, processor) of a PEFT adapter over a hub model, merged into its base; the processor is the adapter's own.
 
-    The base is loaded in its own number format, also where the adapter was trained over a quantised one. Raises
-    InputError where the base cannot be loaded or does not fit.
+    placement: as for `load_hub`. The base is loaded in its own number format, also where the adapter was trained
+    over a quantised one. Raises InputError where the base cannot be loaded or does not fit.
     """
     from peft import PeftConfig, PeftModel
     from safetensors import SafetensorError
@@ -100,7 +108,7 @@ def load_adapter(folder: Path):
         config = PeftConfig.from_pretrained(str(folder))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise InputError(f"{folder}: no adapter ({first_line(error, 200)}); give what `train sft` wrote") from error
-    model, processor = load_hub(Base(config.base_model_name_or_path or str(folder), config.revision))
+    model, processor = load_hub(Base(config.base_model_name_or_path or str(folder), config.revision), **placement)
     try:
         if (folder / "processor_config.json").is_file():
             processor = tell_tools(AutoProcessor.from_pretrained(folder))

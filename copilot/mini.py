@@ -21,16 +21,17 @@ SIGHT = "sight.safetensors"  # which pictures are like those that were taught
 SLIDES = "slides"  # the slide encoder, and the expert that reads its tokens
 
 
-def load_generalist(name: str = "mini"):
+def load_generalist(name: str = "mini", **placement):
     """(model, processor) of an image-text-to-text model, ready for inference.
 
     name: "mini", the folder of a PEFT adapter trained on mini's base or on a hub model, a Hugging Face folder, or a
-    hub id. Raises `InputError` when nothing is found under the name, `SourceError` when base weights cannot be fetched.
+    hub id. placement: of hub models, as for `load_hub`; mini stays on the CPU. Raises `InputError` when nothing is
+    found under the name, `SourceError` when base weights cannot be fetched.
     """
     folder = folder_of(name)
     if (folder / ADAPTER_CONFIG).is_file():
-        return load_mini(folder) if (folder / TOWER).is_file() else load_adapter(folder)
-    return load_hub(Base(name))
+        return load_mini(folder) if (folder / TOWER).is_file() else load_adapter(folder, **placement)
+    return load_hub(Base(name), **placement)
 
 
 def folder_of(name: str) -> Path:

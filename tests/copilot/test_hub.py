@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiny_models import KINDS, make_tiny, tiny_qwen25
@@ -164,6 +165,19 @@ def test_options_reach_the_processor_and_a_loaded_model_knows_tools(qwen, tmp_pa
     pixels = processor.image_processor(np.zeros((300, 300, 3), np.uint8), return_tensors="np")["pixel_values"]
     assert len(pixels) <= 2 * 4  # patches: four of 14 x 14 px are a token
     assert "# Tools" in rendered(load_generalist(str(tmp_path))[1], [QUESTION])
+
+
+def test_a_model_that_answers_is_put_where_over_gpus_says(qwen, tmp_path, monkeypatch):
+    import slidekick.copilot.hub
+    from slidekick.copilot.engines import load_engine
+
+    qwen[0].save_pretrained(tmp_path)
+    tiny_qwen25()[1].save_pretrained(tmp_path)
+    monkeypatch.setattr(slidekick.copilot.hub, "over_gpus", lambda: {"device_map": {"": "meta"}})
+    assert load_engine(str(tmp_path), {}).model.device.type == "meta"
+    monkeypatch.undo()
+    placed = slidekick.copilot.hub.over_gpus()
+    assert placed == ({"device_map": "auto"} if torch.cuda.is_available() else {})
 
 
 @pytest.mark.parametrize("name", ["/no/such/folder", "."])

@@ -65,6 +65,14 @@ def test_experts_of_a_hub_model_learn_and_answer_with_their_gates(trained, hub_f
     assert adapter["base_model_name_or_path"] == str(hub_folder)
 
 
+def test_experts_speak_in_a_model_of_16_bits(trained, hub_folder):
+    model, processor = load_generalist(str(hub_folder))
+    engine = TorchEngine(model.bfloat16(), processor, max_new_tokens=4, experts=load_experts(model, trained))
+    asked = [{"role": "user", "content": [{"type": "image"}, {"type": "text", "text": "What is this?"}]}]
+    *_, turn = engine.turn(asked, np.full((60, 80, 3), 90, np.uint8), tool_schemas())
+    assert sum(turn.gates.values()) == pytest.approx(1, abs=1e-2)
+
+
 def test_the_router_reads_in_training_what_it_reads_in_use(trained, hub_folder, items):
     model, processor = load_generalist(str(hub_folder))
     experts = load_experts(model, trained)

@@ -194,7 +194,7 @@ def test_the_adapter_loads_as_a_copilot_that_says_what_the_trained_model_says(tr
     loaded = copilot.engine.encode(one.messages[:1], pixels, tool_schemas())
     assert loaded["pixel_values"].shape == prompts[0]["pixel_values"].shape  # the adapter's own processor
     with torch.inference_mode():
-        mine, theirs = copilot.engine.model(**loaded).logits, adapted(**prompts[0]).logits
+        mine, theirs = copilot.engine.model(**loaded).logits.cpu(), adapted(**prompts[0]).logits
         before = untrained(**prompts[1]).logits
     torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
     assert not torch.allclose(mine, before, atol=1e-2)
