@@ -18,6 +18,7 @@ WEIGHTS = Path(__file__).parent / "weights" / "mini"
 ADAPTER_FILE, TOWER = "adapter_model.safetensors", "tower.safetensors"
 EXPERTS, ROUTER, ABOUT = "experts", "router.safetensors", "experts.json"
 SIGHT = "sight.safetensors"  # which pictures are like those that were taught
+GUESSES = "guesses.safetensors"  # what follows what in answers that were taught
 SLIDES = "slides"  # the slide encoder, and the expert that reads its tokens
 
 
@@ -82,7 +83,7 @@ def weights_hash(folder: Path = WEIGHTS) -> str:
     return files_hash(
         file
         for file in folder.rglob("*.safetensors")
-        if SLIDES not in file.relative_to(folder).parts and file.name != SIGHT
+        if SLIDES not in file.relative_to(folder).parts and file.name not in (SIGHT, GUESSES)
     )
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from slidekick.copilot.experts import Experts, load_experts
-from slidekick.copilot.mini import ADAPTER_FILE, EXPERTS, SIGHT, SLIDES, TOWER, load_mini
+from slidekick.copilot.mini import ADAPTER_FILE, EXPERTS, GUESSES, SIGHT, SLIDES, TOWER, load_mini
 from slidekick.data.allocation import freed_memory_kept
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError, first_line
@@ -304,7 +304,7 @@ def save(experts: Experts, start: Path, folder: Path) -> Path:
 
 def copy_base(start: Path, folder: Path) -> None:
     """What lies below the experts of `start`, slides' weights among it; no confidence, which was fitted with them."""
-    for file in ("adapter_config.json", ADAPTER_FILE, TOWER, SIGHT):
+    for file in ("adapter_config.json", ADAPTER_FILE, TOWER, SIGHT, GUESSES):
         if (start / file).is_file():
             write_atomic(folder / file, (start / file).read_bytes())
     if (start / SLIDES).is_dir():

@@ -33,6 +33,7 @@ from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import stream_atomic, write_atomic
 from slidekick.data.items import Item
 from slidekick.grounding.tower import float16_bytes
+from slidekick.rl.guesses import guesses_of
 from slidekick.rl.instructions import Instruction, is_labelled
 from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.launch import launched
@@ -94,9 +95,12 @@ def train_sft(config_path: Path, data: Path, out: Path, resume: bool = False) ->
             (out / name).unlink(missing_ok=True)
         shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)  # else a later resume would take up the old run
     model, processor, maps = _prepared(config, items, out, lora, arguments.seed)
-    rows = token_rows(make_lessons(plan, material), processor, maps, plan.seed)
+    made = make_lessons(plan, material)
+    rows = token_rows(made, processor, maps, plan.seed)
     frozen = bool(config.get("connector", {}).get("frozen"))
-    return _fit(model, processor, rows, maps, arguments, frozen, out, resume)
+    folder = _fit(model, processor, rows, maps, arguments, frozen, out, resume)
+    guesses_of(made, processor.tokenizer).save(folder)
+    return folder
 
 
 def _prepared(

@@ -144,7 +144,7 @@ def _write_model(folder: Path) -> None:
     import numpy as np
     from safetensors.numpy import save_file
 
-    from slidekick.copilot.mini import ABOUT, ADAPTER_FILE, EXPERTS, ROUTER, SIGHT, TOWER, WEIGHTS
+    from slidekick.copilot.mini import ABOUT, ADAPTER_FILE, EXPERTS, GUESSES, ROUTER, SIGHT, TOWER, WEIGHTS
 
     rng = np.random.default_rng(0)
     shapes = {"self_attn.q_proj": (32, 32), "self_attn.k_proj": (16, 32), "self_attn.v_proj": (16, 32),
@@ -170,11 +170,12 @@ def _write_model(folder: Path) -> None:
         save_file(pairs, experts / name / ADAPTER_FILE)
     (experts / ABOUT).write_text(json.dumps({"names": names, "rank": 2, "alpha": 4, "top": 2}))
     (folder / TOWER).write_bytes(b"\x02\0\0\0\0\0\0\0{}")
-    for name in (f"{EXPERTS}/{ROUTER}", SIGHT, "confidence.json"):
+    for name in (f"{EXPERTS}/{ROUTER}", SIGHT, GUESSES, "confidence.json"):
         shutil.copy(WEIGHTS / name, folder / name)
 
 
 def _read_model(path: Path, folder: Path) -> None:
+    from slidekick.copilot.compiled.guesses import load_guesses
     from slidekick.copilot.compiled.router import Router
     from slidekick.copilot.compiled.weights import read_language
     from slidekick.copilot.confidence import load_confidence
@@ -185,6 +186,7 @@ def _read_model(path: Path, folder: Path) -> None:
     Router(folder / EXPERTS)
     load_confidence(folder)
     load_taught(folder)
+    load_guesses(folder)
 
 
 def _write_segmentor(folder: Path) -> None:

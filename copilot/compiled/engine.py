@@ -1,8 +1,8 @@
 """mini's engine on CPUs: greedy decoding under the grammar over the compiled graphs, without torch.
 
 What costs is weights read once a step, so whatever can be known without a step is not computed: tokens that the grammar
-forces ride along with the step before them, what earlier prompts share with this one is kept as keys and values, and
-prompts asked together are decoded as one batch.
+forces ride along with the step before them, and so do guesses that may save steps (`guesses.py`), what earlier prompts
+share with this one is kept as keys and values, and prompts asked together are decoded as one batch.
 """
 
 from __future__ import annotations
@@ -20,19 +20,22 @@ import numpy as np
 
 from slidekick.copilot.base import IMAGE_SIDE, IMAGE_TOKEN, PATCH, TEMPLATE, base_folder
 from slidekick.copilot.compiled.eyes import Eyes, squeezed
+from slidekick.copilot.compiled.guesses import Guesses, load_guesses
 from slidekick.copilot.compiled.language import Cache, LanguageModel, Said, joined
 from slidekick.copilot.compiled.prompts import Prompts
 from slidekick.copilot.compiled.router import Router
 from slidekick.copilot.compiled.store import language_graph
+from slidekick.copilot.compiled.writing import Writing
 from slidekick.copilot.engine import MAX_NEW_TOKENS, SLIDE
-from slidekick.copilot.grammar import Grammars, TurnMatcher, alphabet
+from slidekick.copilot.grammar import Grammars, alphabet
 from slidekick.copilot.messages import questions
 from slidekick.copilot.mini import EXPERTS, SLIDES, aside_of, load_mini, tower_name
 from slidekick.copilot.pictures import Shown, SlidePicture, pixels_of
-from slidekick.copilot.turn import Turn, token_ids, turn_of
+from slidekick.copilot.turn import Turn, token_ids
 from slidekick.data.errors import InputError
 
 KEPT = 16  # prompts and turns whose keys and values are kept: 50 kB a token, some 4 MB each
+RECENT = 256  # tokens of the prompt's end in which guesses are looked for
 SEEN = 32  # pictures whose image tokens are kept
 AT_ONCE = 16  # prompts decoded together: more are no faster
 
@@ -52,7 +55,7 @@ class CompiledEngine:
     """mini on CPUs; see `Engine`. One turn at a time; a model of one picture, asked single questions (`history` 0).
 
     language, eyes, prompts: what it is made of. router: where there are experts. ends: ids that end a turn. copies:
-    see `Grammars`. reads_slides: whether it was taught a slide's tokens.
+    see `Grammars`. guesses: of what was taught. reads_slides: whether it was taught a slide's tokens.
     """
 
     history, pictures, fixed_tools = 0, 1, True
@@ -68,9 +71,11 @@ class CompiledEngine:
         name: str,
         copies: Mapping[str, str] | None,
         *,
+        guesses: Guesses | None = None,
         reads_slides: bool = False,
         max_new_tokens: int = MAX_NEW_TOKENS,
     ) -> None:
+        self.guesses = guesses or Guesses()
         self.language, self.eyes, self.prompts, self.router = language, eyes, prompts, router
         self.end_tokens, self.name = tuple(ends), name
         self.reads_slides, self.max_new_tokens = reads_slides, max_new_tokens
@@ -98,7 +103,8 @@ class CompiledEngine:
         prompts = Prompts(base, TEMPLATE.read_text(encoding="utf-8"), IMAGE_TOKEN, (IMAGE_SIDE // PATCH) ** 2)
         ends = json.loads((base / "generation_config.json").read_text())["eos_token_id"]
         ends = ends if isinstance(ends, list) else [ends]
-        return cls(language, eyes, prompts, router, ends, name, copies, reads_slides=(folder / SLIDES).is_dir())
+        slides, guesses = (folder / SLIDES).is_dir(), load_guesses(folder)
+        return cls(language, eyes, prompts, router, ends, name, copies, guesses=guesses, reads_slides=slides)
 
     @property
     def speakers(self) -> tuple[str, ...]:
@@ -120,13 +126,14 @@ class CompiledEngine:
             prompt = self._prompt(messages, image, tools, expert)
             matcher = self.grammars.matcher(messages, tools, calls)
             cache, said = self._read(prompt, self.max_new_tokens)
-            writing = _Writing(self, matcher, said)
+            writing = Writing(self, matcher, said, Guesses.of_prompt(prompt.ids[-RECENT:]))
             told = ""
             while (fed := writing.choose()) is not None:
                 if piece := writing.news(told):
                     told += piece
                     yield piece
                 writing.hear(cache.step(self.language.embed(fed)[None], len(fed))[0])
+                cache.rewind(len(prompt.ids) + len(writing.ids))  # of guesses, those that were wrong
             self._keep(prompt.key, prompt.ids + tuple(writing.ids[: cache.length - len(prompt.ids)]), cache, None)
             if (text := writing.text()).startswith(told) and text != told:
                 yield text[len(told) :]
@@ -296,7 +303,7 @@ class CompiledEngine:
         room = max(self._room(prompt, self.max_new_tokens) for prompt in prompts)
         read = [self._read(prompt, 1) for prompt in prompts]
         writings = [
-            _Writing(self, self.grammars.matcher(messages, tools, may), said, alone=False)
+            Writing(self, self.grammars.matcher(messages, tools, may), said)
             for (messages, _), may, (_, said) in zip(asked, allowed, read, strict=True)
         ]
         going = list(range(len(asked)))
@@ -318,61 +325,3 @@ class CompiledEngine:
             replace(writing.turn(len(prompt.ids)), gates=self._told(prompt.gates))
             for writing, prompt in zip(writings, prompts, strict=True)
         ]
-
-
-class _Writing:
-    """One turn as it is written: what was chosen, and how likely the model held each token.
-
-    alone: whether forced tokens may be fed together; rows of a batch go one token at a time.
-    """
-
-    def __init__(self, engine: CompiledEngine, matcher: TurnMatcher, said: Said, alone: bool = True) -> None:
-        self.engine, self.matcher, self.alone = engine, matcher, alone
-        self.ids: list[int] = []
-        self.kept: list[float] = []
-        self.ended = False
-        self._said = said
-        self._waiting: list[int] = []  # tokens fed whose probability is still to be told
-
-    def choose(self) -> list[int] | None:
-        """The tokens that come next, to be fed to the model; None where the turn is over."""
-        token = self._said.likeliest(self.matcher.allowed(len(self._said.logits)))
-        self._keep(self._said, token)
-        if token in self.engine.end_tokens:
-            self.ended = True
-            return None
-        self.matcher.take(token)
-        fed = [token]
-        if self.alone:
-            forced = self.matcher.forced()
-            fed += forced[: next((n for n, one in enumerate(forced) if one in self.engine.end_tokens), None)]
-            for one in fed[1:]:
-                self.matcher.take(one)
-        fed = fed[: self.engine.max_new_tokens - len(self.ids)]
-        self.ids += fed
-        self._waiting = fed[1:]
-        return fed if len(self.ids) < self.engine.max_new_tokens else None
-
-    def hear(self, said: Sequence[Said]) -> None:
-        """What the model holds behind each of the tokens that `choose` gave."""
-        for one, token in zip(said, self._waiting, strict=False):
-            self._keep(one, token)
-        self._said = said[-1]
-
-    def _keep(self, said: Said, token: int) -> None:
-        self.kept.append(float(np.exp(said.log_odds([token])[0])))
-
-    def news(self, told: str) -> str:
-        """What there is to say beyond what was told; "" while a character's other bytes are still to come."""
-        text = self.engine.prompts.text(self.ids)
-        return text[len(told) :] if text.startswith(told) and not text.endswith("\ufffd") else ""
-
-    def text(self) -> str:
-        """All that was written."""
-        return self.engine.prompts.text(self.ids).rstrip("\ufffd")
-
-    def turn(self, read: int) -> Turn:
-        """The finished turn of a prompt of `read` tokens."""
-        return turn_of(
-            self.text().strip(), self.kept, [self.engine.prompts.text([one]) for one in self.ids], self.ended, read
-        )

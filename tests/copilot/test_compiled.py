@@ -10,15 +10,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiny_models import make_tokenizer, tiny_config
+from small_mini import make_places
 
 import slidekick.copilot.compiled.engine as module
+from slidekick.copilot.compiled import writing
 from slidekick.copilot.compiled.engine import CompiledEngine
 from slidekick.copilot.compiled.graph import GRAPH, WEIGHTS, quantized
+from slidekick.copilot.compiled.guesses import Guesses
 from slidekick.copilot.compiled.language import ROOM, Said
 from slidekick.copilot.compiled.store import language_graph
 from slidekick.copilot.compiled.weights import Shape, read_language
-from slidekick.copilot.experts import ExpertPlan, Experts, load_experts
+from slidekick.copilot.experts import load_experts
 from slidekick.copilot.messages import step_messages, user_message
 from slidekick.copilot.mini import load_mini
 from slidekick.copilot.tools import tool_schemas
@@ -29,50 +31,11 @@ from slidekick.data.errors import InputError
 IMAGE = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
 COPIES = {"nucleus": "nucleus", "nuclei": "nucleus", "gland": "gland"}
 QUESTIONS = ("How many nuclei are there?", "Is there a gland?", "Describe the picture.")
-TARGETS = r".*language_model.*\.1\..*(q_proj|v_proj|o_proj|up_proj|down_proj)"
 
 
 @pytest.fixture(scope="module")
 def places(tmp_path_factory):
-    """(base, folder): the base of a model in small, and a folder as training leaves it."""
-    from peft import LoraConfig, get_peft_model
-    from transformers import FastVlmForConditionalGeneration
-
-    from slidekick.copilot.base import make_processor, vision_config
-    from slidekick.grounding.tower import float16_bytes, to_tensor
-
-    root = tmp_path_factory.mktemp("compiled")
-    base, folder = root / "base-small", root / "mini"
-    processor = make_processor(make_tokenizer("text"))
-    torch.manual_seed(3)
-    model = FastVlmForConditionalGeneration(tiny_config(processor, vision_config(), len(processor.tokenizer)))
-    model.generation_config.eos_token_id = processor.tokenizer.eos_token_id
-    with torch.no_grad():  # loud enough that one token stands out, and that a random tower is seen at all
-        model.model.language_model.embed_tokens.weight.mul_(8)
-        seen = model.model.vision_tower.timm_model.eval().forward_features(to_tensor(IMAGE[None, :32, :32]))
-        model.model.multi_modal_projector.linear_1.weight.div_(seen.std())
-    model.save_pretrained(base)
-    processor.save_pretrained(base)
-    tower = {name: value.half().float() for name, value in model.model.vision_tower.timm_model.state_dict().items()}
-    folder.mkdir()
-    (folder / "tower.safetensors").write_bytes(float16_bytes(tower))
-    lora = LoraConfig(r=4, lora_alpha=8, target_modules=TARGETS, modules_to_save=["multi_modal_projector"])
-    adapted = get_peft_model(model, lora)
-    with torch.no_grad():
-        for name, value in adapted.named_parameters():
-            if "lora_" in name:
-                value.normal_(std=0.1)
-    adapted.save_pretrained(folder)
-    for place, seed in ((folder / "experts", 5), (folder / "slides", 6)):
-        plain = FastVlmForConditionalGeneration.from_pretrained(base)
-        names = ("first", "second", "third") if place.name == "experts" else ("slide",)
-        experts = Experts(plain, ExpertPlan(names, 2, 8, TARGETS, hidden=8), 32, 32)
-        torch.manual_seed(seed)
-        with torch.no_grad():
-            for one in experts.trainable():
-                one.normal_(std=0.3)
-        experts.save(place, "base")
-    return base, folder
+    return make_places(tmp_path_factory.mktemp("compiled"), IMAGE)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -175,17 +138,52 @@ def test_forced_tokens_change_nothing_but_the_number_of_steps(compiled, monkeypa
     """A call written with the grammar's tokens at once is the one written token by token, as likely each time."""
     steps = []
     monkeypatch.setattr(module.Cache, "step", _counted(module.Cache.step, steps))
+    monkeypatch.setattr(Guesses, "after", lambda *_: [])
     calls = {words: last(compiled, words) for words in QUESTIONS}
     together = len(steps)
     compiled._kept.clear()
     steps.clear()
-    monkeypatch.setattr(module.TurnMatcher, "forced", lambda self: [])
+    monkeypatch.setattr(writing.TurnMatcher, "forced", lambda self: [])
     for words, call in calls.items():
         one = last(compiled, words)
         assert one.text == call.text
         assert [p for _, p in one.tokens] == pytest.approx([p for _, p in call.tokens], abs=0.02)
     if any("<tool_call>" in call.text for call in calls.values()):
         assert together < len(steps)
+
+
+def test_guesses_change_nothing_but_the_number_of_steps(places, monkeypatch):
+    """Right ones save steps; wrong ones, wherever they turn wrong, leave no trace in words, odds or what is kept."""
+    engine, steps, after = CompiledEngine.from_folder(places[1], "small", COPIES), [], Guesses.after
+    assert not engine.guesses.followed
+    monkeypatch.setattr(module.Cache, "step", _counted(module.Cache.step, steps))
+    monkeypatch.setattr(Guesses, "after", lambda *_: [])
+    plain = [last(engine, words, calls=False) for words in QUESTIONS]
+    alone, rng = len(steps), np.random.default_rng(0)
+
+    said = [[*engine.prompts.ids(one.text), engine.end_tokens[0]] for one in plain]
+    engine.guesses = Guesses.of_turns(said, often=1)
+
+    def amiss(self, ids, prompt, ends, most):
+        made = after(self, ids, prompt, ends, most)
+        return [one if rng.random() < 0.6 else int(rng.integers(3, 300)) for one in made]
+
+    for guess in (after, amiss):
+        monkeypatch.setattr(Guesses, "after", guess)
+        for words, one in zip(QUESTIONS, plain, strict=True):
+            engine._kept.clear()
+            steps.clear()
+            again = last(engine, words, calls=False)
+            assert again.text == one.text
+            assert [p for _, p in again.tokens] == pytest.approx([p for _, p in one.tokens], abs=0.02)
+            (cache, _), ids = engine._kept[key := list(engine._kept)[-1]], key[1]
+            assert cache.length == len(ids)
+    assert sum(len(one.tokens) for one in plain) > 3 * 8  # else there is little to guess
+    monkeypatch.setattr(Guesses, "after", after)
+    engine._kept.clear()
+    steps.clear()
+    assert [last(engine, words, calls=False).text for words in QUESTIONS] == [one.text for one in plain]
+    assert len(steps) < 0.6 * alone
 
 
 def _counted(step, steps):
