@@ -124,10 +124,11 @@ def clustered(
     return Figure(float(statistic(np.arange(len(groups)))), float(low), float(high), len(groups))
 
 
-def mean_figure(values: list[float] | np.ndarray, seed: int = 0) -> Figure:
-    """Mean of `values` with its bootstrap interval."""
-    values = np.asarray(values, float)
-    return bootstrap(lambda index: float(values[index].mean()), len(values), seed)
+def mean_figure(
+    values: Sequence[float] | np.ndarray, groups: Sequence[Hashable] | None = None, seed: int = 0
+) -> Figure:
+    """Mean of `values` with its interval over resampled groups; see `bootstrap_figure`."""
+    return bootstrap_figure(np.asarray(values, float), lambda drawn: float(drawn.mean()), groups, seed)
 
 
 def balanced_accuracy(truth: np.ndarray, correct: np.ndarray) -> float:

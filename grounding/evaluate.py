@@ -19,7 +19,7 @@ from slidekick.data.items import Item
 from slidekick.data.statistics import Figure, bootstrap_figure, mean_figure
 from slidekick.data.triples import Triple, judged, pixels_of, triples, truth
 from slidekick.grounding.calibration import PixelCalibration, expected_calibration_error, reliability
-from slidekick.grounding.interaction import POINTED, count_clicks, point_at_objects
+from slidekick.grounding.interaction import POINTED, count_clicks, place_of, point_at_objects
 from slidekick.grounding.metrics import (
     aggregated_jaccard,
     as_objects,
@@ -71,8 +71,7 @@ def _row(triple: Triple, finding, mask: np.ndarray, ids: np.ndarray | None, seen
     drawn = finding.mask if seen is None else finding.mask & seen
     item = triple.item
     row = {
-        "concept": triple.concept, "set": item.set, "item": f"{item.set}/{item.id}",
-        "group": f"{item.set} {item.group or item.id}",
+        "concept": triple.concept, "set": item.set, **place_of(item),
         "there": bool(mask.any()), "presence": finding.presence, "found": bool(drawn.any()), "dice": None,
     }  # fmt: skip
     if triple.mode == "whole":  # a tile with a label: says what is there, not where its edges are
@@ -122,7 +121,7 @@ def evaluate_grounding(
         result["apart"] = summary(apart)
     if clicks:
         result["clicks"] = count_clicks(segmentor, wanted)
-        result["headline"]["clicks_to_dice_85"] = mean_figure([row["needed"] for row in result["clicks"]]).to_dict()
+        result["headline"]["clicks_to_dice_85"] = _mean(result["clicks"], "needed")
         result["objects"] = point_at_objects(segmentor, wanted)
         result["headline"] |= {f"object_by_{way}": _mean(result["objects"], way) for way in POINTED}
     metrics = {name: figure["value"] for name, figure in result["headline"].items()}
@@ -172,22 +171,21 @@ def _figures(rows: list[dict]) -> dict[str, dict]:
     drawn = [row for row in rows if row["dice"] is not None]
     absent = [row for row in rows if not row["there"]]
     objects = [row for row in drawn if "aji" in row]
-    counted = [abs(row["count"] - row["true_count"]) / row["true_count"] for row in objects if row["true_count"]]
+    counted = [
+        row | {"off": abs(row["count"] - row["true_count"]) / row["true_count"]} for row in objects if row["true_count"]
+    ]
     return {
         "dice": _mean(drawn, "dice"),
-        "found": mean_figure([row["found"] for row in rows if row["there"]]).to_dict(),
-        "absent_not_found": mean_figure([not row["found"] for row in absent]).to_dict(),
+        "found": _mean([row for row in rows if row["there"]], "found"),
+        "absent_not_found": _mean([row | {"quiet": not row["found"]} for row in absent], "quiet"),
         "aji": _mean(objects, "aji"),
         "pq": _mean(objects, "pq"),
-        "count_relative_error": mean_figure(counted).to_dict(),
+        "count_relative_error": _mean(counted, "off"),
     }
 
 
-def _mean(rows: list[dict], key: str) -> dict:
-    if not rows:
-        return mean_figure([]).to_dict()
-    values = np.array([row[key] for row in rows], float)
-    return bootstrap_figure(values, lambda chosen: float(np.mean(chosen)), [row["group"] for row in rows]).to_dict()
+def _mean(rows: Sequence[dict], key: str) -> dict:
+    return mean_figure([row[key] for row in rows], [row["group"] for row in rows]).to_dict()
 
 
 def headline(rows: Sequence[dict], pixels: PixelCalibration | None = None) -> dict[str, dict]:
@@ -212,7 +210,7 @@ def headline(rows: Sequence[dict], pixels: PixelCalibration | None = None) -> di
         "cgf1": bootstrap_figure(counts, cgf1, [row["group"] for row in told]),
         "pmf1": bootstrap_figure(counts, micro_f1, [row["group"] for row in told]),
         "presence_mcc": bootstrap_figure(every, lambda i: presence_mcc(there[i], found[i]), groups),
-        "absent_not_found": bootstrap_figure(every[~there], lambda i: float(np.mean(~found[i]))),
+        "absent_not_found": mean_figure(~found[~there], [row["group"] for row in rows if not row["there"]]),
         "ece": bootstrap_figure(every, ece, groups),
     }
     if pixels is not None:

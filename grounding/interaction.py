@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 from tqdm import tqdm
 
+from slidekick.data.items import Item
 from slidekick.data.triples import Triple, judged, pixels_of, truth
 from slidekick.grounding.clicks import ENOUGH, clicks_to
 from slidekick.grounding.metrics import dice
@@ -45,7 +46,7 @@ def count_clicks(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dict]:
             after = [first, *(session.dice if session else ())]
             scores = {f"dice_{number}": after[min(number, len(after) - 1)] for number in (0, 1, 3, 5)}
             needed = session.needed if session else 0
-            rows.append({"concept": concept, "item": f"{triple.item.set}/{triple.item.id}", "needed": needed, **scores})
+            rows.append({"concept": concept, **place_of(triple.item), "needed": needed, **scores})
     return rows
 
 
@@ -69,10 +70,14 @@ def point_at_objects(segmentor: Segmentor, wanted: Sequence[Triple]) -> list[dic
                 scores = (
                     dice(drawn([], boxes=[box]), one), dice(drawn([concept], boxes=[box]), one), clicks[0], clicks[-1],
                 )  # fmt: skip
-                item = triple.item
-                where = {"item": f"{item.set}/{item.id}", "group": f"{item.set} {item.group or item.id}"}
-                rows.append({"concept": concept, **where, **dict(zip(POINTED, scores, strict=True))})
+                scores = dict(zip(POINTED, scores, strict=True))
+                rows.append({"concept": concept, **place_of(triple.item), **scores})
     return rows
+
+
+def place_of(item: Item) -> dict[str, str]:
+    """Columns of every row about a picture: which it is, and its patient or source, over which intervals are drawn."""
+    return {"item": f"{item.set}/{item.id}", "group": f"{item.set} {item.group or item.id}"}
 
 
 def _judged(drawn: np.ndarray, seen: np.ndarray | None) -> np.ndarray:

@@ -189,6 +189,16 @@ def test_a_count_is_judged_by_how_far_it_is_off():
     assert (figures["aji"]["value"], figures["pq"]["value"]) == (0.5, 0.4)
 
 
+def test_every_interval_is_drawn_over_patients(items):
+    """Pictures of one patient tell nothing of others; of two, all figures have an interval."""
+    rows = ask_all(Oracle(items), asked(items, NAMES))
+    for patients in (1, 2):
+        grouped = [row | {"group": f"patient {index % patients}"} for index, row in enumerate(rows)]
+        figures = [summary(grouped)["all"], headline(grouped)]
+        told = {name: one["low"] is not None for part in figures for name, one in part.items() if one["n"]}
+        assert set(told.values()) == {patients == 2}, told
+
+
 def test_every_concept_weighs_the_same_in_the_mean():
     rows = [row(True, True, concept="gland", dice=1.0)] * 9 + [row(True, True, concept="nucleus", dice=0.5)]
     assert dice_mean(rows) == pytest.approx(0.75)
