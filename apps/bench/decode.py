@@ -2,8 +2,9 @@
 
 All are given a prompt of as many tokens as a picture and a question take and write greedily, in turns, each in a
 process of its own. mini is asked with its experts on; llama.cpp, which has none, gets a file of the same weights with
-the experts of that question folded in, in its own 8 bits. Beside it the base as published, in four. Ours is told with
-and without what the grammar forces, which costs no step. Logits are compared on the sample pictures.
+the experts of that question folded in, in its own 8 bits. Beside it the base as published, in four. Ours is told token
+by token, and as turns are written: a call, of which the grammar forces most, and words, of which some are guessed.
+Logits are compared on the sample pictures.
 
 `python -m slidekick.apps.bench.decode [--json] [--rounds N] [--without llama]`
 """
@@ -27,6 +28,7 @@ from slidekick.apps.bench.table import Row, as_text, machine, versions
 
 QUESTION = "How many nuclei are there?"  # answered by a call, whose JSON the grammar forces
 ASKED = (QUESTION, "Which organ is this?", "Is this malignant?", "Describe this picture.", "Which stain is this?")
+COUNTED = {"found": True, "count": 196}  # what the tool answers
 STEPS = 48  # tokens written where only pace counts
 LLAMA = Peer(
     "llama-cpp-python",
@@ -59,7 +61,7 @@ def run():
 """,
     bare=("llama-cpp-python==0.3.36",),
 )
-OURS, ANSWER = "a token a step", "an answer with a call"
+OURS, CALL, WORDS = "a token a step", "a call", "words behind its result"
 TORCH, LLAMA_OURS, LLAMA_BASE = "HF generate, float32", f"llama.cpp Q8_0, {LLAMA.told}", "llama.cpp Q4_1, the base"
 GOALS = {TORCH: 8.0, LLAMA_OURS: 1.5}
 PACKAGES = ("slidekick", "onnxruntime", "openvino", "torch", "transformers")
@@ -108,7 +110,7 @@ def rows_of(pace: Mapping[str, Mapping], best: float | None) -> list[dict]:
     """Ours token by token, and as answers are written, beside each peer. best: tokens a second that reading the weights
     once a token allows."""
     rows = []
-    for ours, goals, most in ((OURS, GOALS, best), (ANSWER, {}, None)):
+    for ours, goals, most in ((OURS, GOALS, best), (CALL, {}, None), (WORDS, {}, None)):
         for peer, least in ((TORCH, goals.get(TORCH)), (LLAMA_OURS, goals.get(LLAMA_OURS)), (LLAMA_BASE, None)):
             if peer in pace:
                 figures = pace[ours]["tokens_s"], pace[peer]["tokens_s"]
@@ -121,7 +123,7 @@ def measured(rounds: int, without: Sequence[str] = ()) -> dict:
     from slidekick.data.files import cache_dir
 
     own = [sys.executable, "-m", "slidekick.apps.bench.decode", "--worker"]
-    commands = {OURS: [*own, "ours"], ANSWER: [*own, "answer"]}
+    commands = {OURS: [*own, "ours"], CALL: [*own, "call"], WORDS: [*own, "words"]}
     if "torch" not in without:
         commands |= {TORCH: [*own, "torch"]}
     if "llama" not in without:
@@ -211,7 +213,7 @@ class Worker:
 
 def work(name: str) -> int:
     """Measure once for each line on stdin."""
-    run = {"ours": _ours, "answer": _answer, "torch": _torch}[name]()
+    run = {"ours": _ours, "call": _call, "words": _words, "torch": _torch}[name]()
     run()
     print("ready", flush=True)
     for _ in sys.stdin:
@@ -255,12 +257,24 @@ def _ours():
     return run
 
 
-def _answer():
+def _call():
+    return _turn(*_asked())
+
+
+def _words():
+    from slidekick.copilot.answer import Step
+    from slidekick.copilot.messages import step_messages
+
+    messages, pixels = _asked()
+    return _turn([*messages, *step_messages(Step("t1", "count", {"concept": "nucleus"}, COUNTED, 0.1))], pixels)
+
+
+def _turn(messages: list[dict], pixels: np.ndarray):
     import time
 
     from slidekick.copilot.tools import tool_schemas
 
-    engine, (messages, pixels) = _engine("compiled"), _asked()
+    engine = _engine("compiled")
 
     def run() -> dict:
         engine._kept.clear()

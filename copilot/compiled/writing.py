@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Writing:
     """One turn as it is written: what was chosen, and how likely the model held each token.
 
-    prompt: what guesses are made of beside earlier turns, for one that is written alone: tokens that are forced or
+    prompt: what guesses are made of beside what was taught, for one that is written alone: tokens that are forced or
     guessed are then fed together. Rows of a batch go one token at a time.
     """
 

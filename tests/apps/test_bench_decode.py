@@ -85,11 +85,14 @@ def test_the_file_for_llama_cpp_holds_the_same_weights(language, tmp_path):
 
 
 def test_ours_is_held_against_each_peer_and_against_what_memory_gives():
-    pace = {name: {"tokens_s": rate} for name, rate in ((decode.OURS, 90.0), (decode.ANSWER, 225.0))}
+    pace = {
+        name: {"tokens_s": rate} for name, rate in ((decode.OURS, 90.0), (decode.CALL, 225.0), (decode.WORDS, 180.0))
+    }
     pace |= {decode.TORCH: {"tokens_s": 11.25}, decode.LLAMA_OURS: {"tokens_s": 100.0}}
     rows = decode.rows_of(pace, best=120.0)
     assert [(row["ratio"], row["met"], row["best"]) for row in rows] == [
-        (8.0, True, 120.0), (0.9, False, 120.0), (20.0, None, None), (2.25, None, None)
+        (8.0, True, 120.0), (0.9, False, 120.0), (20.0, None, None), (2.25, None, None), (16.0, None, None),
+        (1.8, None, None),
     ]  # fmt: skip
     agree = {"logits_correlate": 0.9995, "probability_differs": 0.03, "same_turns": "5 of 5"}
     facts = {"rows": rows, "agree": agree, "versions": {"numpy": "2"}, "machine": "m"}
