@@ -22,6 +22,7 @@ from pathlib import Path
 import numpy as np
 
 LONGEST_S = 900.0
+SETS = ("glas", "kather2016_sample")  # small ones, to train on
 # What a run keeps while it goes on, which its end leaves behind or removes.
 SCRATCH = (".part", ".log", ".tmp", ".lock", ".begun")
 
@@ -203,11 +204,16 @@ def _report(material: Path, out: Path) -> list[str]:
 def _recipe(material: Path, data: Path | None) -> None:
     import yaml
 
+    from slidekick.copilot.mini import WEIGHTS
     from slidekick.rl import grpo
 
     config = yaml.safe_load((Path(grpo.__file__).parent / "configs" / "experts.yaml").read_text(encoding="utf-8"))
-    config["sft"] |= {"max_steps": 6, "save_steps": 2, "logging_steps": 1}
-    (material / "data").symlink_to(data.resolve())
+    config |= {"start": str(WEIGHTS), "views": 1}
+    config["instructions"] |= {"count": 60}
+    config["sft"] |= {"max_steps": 6, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 4}
+    (material / "data").mkdir()
+    for name in SETS:
+        (material / "data" / name).symlink_to((data / name).resolve())
     (material / "experts.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
 
 
