@@ -29,7 +29,7 @@ from slidekick.rl.grpo_trainer import TaskTrainer
 from slidekick.rl.guards import GuardCallback, Guards
 from slidekick.rl.instructions.material import Material, gather
 from slidekick.rl.launch import launched
-from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.resuming import CHECKPOINTS, go_through
 from slidekick.rl.sft import ADAPTER, BASE, cached_maps
 from slidekick.rl.tasks import (
     GENERIC,
@@ -89,7 +89,7 @@ def train_grpo(config_path: Path, data: Path, out: Path, resume: bool = False) -
         return train_hub(config, config_path, rows, out, resume)
     trainer, guards = make_trainer(config, config_path, rows, material, out)
     with freed_memory_kept():
-        trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+        go_through(trainer, out, resume)
     history = list(trainer.state.log_history)
     if guards.reason:
         kept = guards.last_good(out / CHECKPOINTS)

@@ -27,7 +27,7 @@ from slidekick.data.slide import Region, Roi
 from slidekick.rl.curriculum import Spread
 from slidekick.rl.grpo import check_reporters, load_segmentor, rewards_of
 from slidekick.rl.guards import GuardCallback, Guards
-from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.resuming import CHECKPOINTS, go_through
 from slidekick.rl.sft import ADAPTER, lora_config
 from slidekick.rl.sft_hub import name_base, placement
 from slidekick.rl.tasks import Row, ToolStep
@@ -160,7 +160,7 @@ def train_hub(config: Mapping, where: Path, rows: Sequence[Row], out: Path, resu
         )
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {first_line(error)}") from error
-    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+    go_through(trainer, out, resume)
     history = list(trainer.state.log_history)
     if guards.reason:
         kept = guards.last_good(out / CHECKPOINTS)

@@ -30,7 +30,7 @@ from slidekick.copilot.mini import EXPERTS, TOWER, WEIGHTS, load_mini
 from slidekick.data.configuration import read_yaml
 from slidekick.data.errors import InputError
 from slidekick.data.files import write_atomic
-from slidekick.rl.resuming import last_whole
+from slidekick.rl.resuming import go_through
 from slidekick.rl.sft import (
     BASE,
     CachedVisionCollator,
@@ -179,7 +179,7 @@ def train_experts(config_path: Path, data: Path, out: Path, resume: bool = False
         rows, maps = prepared_rows(model, processor, config, config_path, data, out)
         collator = RoutedCollator(maps.array, processor.tokenizer.pad_token_id)
         trainer = mixture_trainer(MixtureTrainer, model, processor, experts, config, arguments, rows, collator)
-    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+    go_through(trainer, out, resume)
     if trainer.is_world_process_zero():
         trainer.experts.save(out / EXPERTS, BASE if (Path(start) / TOWER).is_file() else start)
         write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))

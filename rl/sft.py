@@ -37,7 +37,7 @@ from slidekick.rl.guesses import guesses_of
 from slidekick.rl.instructions import Instruction, is_labelled
 from slidekick.rl.instructions.material import Plan, gather, make_lessons
 from slidekick.rl.launch import launched
-from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.resuming import CHECKPOINTS, go_through
 from slidekick.rl.tower import augment, features, train_tower
 
 SECTIONS = ("tower", "views", "connector", "instructions", "lora", "sft")
@@ -363,7 +363,7 @@ def _fit(
         for name, parameter in trainer.model.named_parameters():
             if "modules_to_save" in name:
                 parameter.requires_grad_(False)
-    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+    go_through(trainer, out, resume)
     return _save(trainer, out)
 
 

@@ -24,7 +24,7 @@ from slidekick.data.errors import InputError, first_line
 from slidekick.data.files import write_atomic
 from slidekick.rl.adapter_card import adapter_card
 from slidekick.rl.instructions import Instruction
-from slidekick.rl.resuming import CHECKPOINTS, last_whole
+from slidekick.rl.resuming import CHECKPOINTS, go_through
 from slidekick.rl.sft import ADAPTER, lora_config
 
 # Keys of trl's that do not go with pictures or with our collator: said, not silently left out.
@@ -60,7 +60,7 @@ def train_hub(config: dict, where: Path, made: Sequence[Instruction], out: Path,
         )
     except (TypeError, ValueError) as error:
         raise InputError(f"{where}: {first_line(error)}") from error
-    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+    go_through(trainer, out, resume)
     trainer.save_model(str(out / ADAPTER))  # by every process: sharded weights are gathered here
     if trainer.is_world_process_zero():
         _finish(out, base, made, trainer.state.log_history)

@@ -26,7 +26,7 @@ from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.instructions.slides import exchange, slide_questions
 from slidekick.rl.instructions.turns import conversation
-from slidekick.rl.resuming import last_whole
+from slidekick.rl.resuming import go_through
 from slidekick.rl.sft import BASE, CachedVisionCollator, answered_loss, cached_arguments, encode
 from slidekick.rl.slide_bags import Bags
 
@@ -148,7 +148,7 @@ def train_reading(
         encoder=encoder,
         experts=experts,
     )
-    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+    go_through(trainer, out, resume)
     encoder.save(out / "slides")
     save_expert(experts, out / "slides" / SLIDE)
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))

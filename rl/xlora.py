@@ -26,7 +26,7 @@ from slidekick.data.files import write_atomic
 from slidekick.grounding.tower import float16_bytes
 from slidekick.rl.evaluation.arms import CLASSIFIER
 from slidekick.rl.mixture import load_config, prepared_rows, start_of
-from slidekick.rl.resuming import last_whole
+from slidekick.rl.resuming import go_through
 from slidekick.rl.sft import CachedVisionCollator, CachedVisionTrainer, cached_arguments
 
 XLORA = "xlora"  # folder of what was trained
@@ -53,7 +53,7 @@ def train_xlora(config_path: Path, data: Path, out: Path, experts: Path, resume:
         data_collator=CachedVisionCollator(maps.array, processor.tokenizer.pad_token_id),
         processing_class=processor,
     )
-    trainer.train(resume_from_checkpoint=last_whole(out) if resume else None)
+    go_through(trainer, out, resume)
     write_atomic(out / XLORA / CLASSIFIER, float16_bytes(_classifier(trainer.model).state_dict()))
     write_atomic(out / "log.json", json.dumps(trainer.state.log_history, indent=1))
     return out / XLORA

@@ -91,6 +91,9 @@ def test_a_run_resumed_after_a_checkpoint_ends_like_one_that_never_stopped(confi
     assert all(straight[name].equal(after[name]) for name in straight)
     spread = [json.loads((tmp_path / run / "checkpoints/checkpoint-2/record.json").read_text()) for run in RUNS]
     assert spread[0] == spread[1] != json.loads((first / "record.json").read_text())
+    ended = train_grpo(config_file(), labelled, tmp_path / "whole", resume=True)  # nothing is left to be learnt
+    again = load_file(ended / "adapter_model.safetensors")
+    assert all(straight[name].equal(again[name]) for name in straight)
 
 
 def test_two_processes_of_accelerate_train_one_adapter(hub_folder, labelled, tmp_path):

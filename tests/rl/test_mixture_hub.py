@@ -65,6 +65,15 @@ def test_experts_of_a_hub_model_learn_and_answer_with_their_gates(trained, hub_f
     assert adapter["base_model_name_or_path"] == str(hub_folder)
 
 
+def test_experts_that_were_taught_to_the_end_learn_nothing_more_when_resumed(trained, rich, tmp_path):
+    import shutil
+
+    shutil.copytree(trained.parent, out := tmp_path / "out")
+    again = train_experts(trained.parent.parent / "config.yaml", rich, out, resume=True)
+    for file in trained.rglob("*.safetensors"):
+        assert (again / file.relative_to(trained)).read_bytes() == file.read_bytes(), file.name
+
+
 def test_experts_speak_in_a_model_of_16_bits(trained, hub_folder):
     model, processor = load_generalist(str(hub_folder))
     engine = TorchEngine(model.bfloat16(), processor, max_new_tokens=4, experts=load_experts(model, trained))

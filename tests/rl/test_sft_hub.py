@@ -223,6 +223,17 @@ def test_a_run_resumed_after_a_checkpoint_ends_like_one_that_never_stopped(train
         torch.testing.assert_close(resumed[name], tensor, rtol=1e-4, atol=1e-4, msg=name)
 
 
+def test_a_run_that_had_ended_learns_nothing_more_when_it_is_resumed(trained, hub_folder, labelled, tmp_path):
+    import shutil
+
+    shutil.copytree(trained, out := tmp_path / "out")
+    folder = train_sft(config_file(tmp_path, hub_folder), labelled, out, resume=True)
+    before, after = ((one / "adapter_model.safetensors").read_bytes() for one in (trained / "adapter", folder))
+    assert before == after
+    assert [entry["step"] for entry in json.loads((out / "log.json").read_text()) if "loss" in entry] == [1, 2]
+    assert {path.name for path in (out / "checkpoints").glob("checkpoint-*")} == {"checkpoint-1", "checkpoint-2"}
+
+
 def test_qlora_trains_over_a_base_of_four_bits(hub_folder, labelled, tmp_path, monkeypatch):
     pytest.importorskip("bitsandbytes", reason="the extra `train` brings it")
     import slidekick.rl.sft_hub
