@@ -70,7 +70,8 @@ def test_a_bag_has_the_shares_of_its_plan(bags, seed):
     assert np.allclose(bag.shares.sum(1), 1, atol=1e-4)
     assert len(bag.features) == len(bag.tokens) == len(bag.places) > 5
     for index, name in enumerate(TISSUES):
-        assert bag.shares[:, index].mean() == pytest.approx(bag.layout.share(name), abs=0.15)  # tiles at the rim count whole
+        # Tiles at the rim count whole.
+        assert bag.shares[:, index].mean() == pytest.approx(bag.layout.share(name), abs=0.15)
     assert {*bag.layout.tissues, *bag.absent} == {*TISSUES}
     again = bags.draw(seed)
     assert np.array_equal(again.features, bag.features)
