@@ -82,9 +82,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit is quiet too
         return PIPE_CLOSED
     except Exception as error:
-        if not is_refused(error):
+        from slidekick.data.files import refused
+
+        told = "memory was refused; close other programs, or ask for less at a time" if is_refused(error) else None
+        if (told := told or refused(error)) is None:
             raise
-        print("slidekick: memory was refused; close other programs, or ask for less at a time", file=sys.stderr)
+        print(one_line(f"slidekick: {told}"), file=sys.stderr)
         return MENDABLE
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import shutil
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 from slidekick.data.errors import OutputError
+
+FULL_BYTES = 1_000_000  # a disk with less left is full for what is written here
+REFUSALS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO)
 
 BLOCK, BLOCKS = 65536, 64  # bytes and number of the parts of a file that name its content
 UMASK = os.umask(0)  # can only be read by setting it, for all threads at once: so once, before there are any
@@ -158,6 +162,29 @@ def cannot_write(path: Path, error: OSError) -> str:
     reason = (error.strerror or type(error).__name__).lower()
     mend = "set SLIDEKICK_CACHE to another" if Path(path).is_relative_to(cache_dir()) else "choose another"
     return f"{path}: cannot write ({reason}); {mend} folder or free this one"
+
+
+@contextlib.contextmanager
+def told_where_full(folder: Path) -> Iterator[None]:
+    """Within it, an error of a library that writes below `folder` is an OutputError where no room is left there.
+
+    torch and safetensors tell a full disk each in its own words; transformers lets them through.
+    """
+    try:
+        yield
+    except OutputError:
+        raise
+    except Exception as error:
+        if not folder.is_dir() or shutil.disk_usage(folder).free > FULL_BYTES:
+            raise
+        raise OutputError(cannot_write(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))) from error
+
+
+def refused(error: BaseException) -> str | None:
+    """The line for what the system refused a command that did not foresee it; None for other errors."""
+    if not isinstance(error, OSError) or error.errno not in REFUSALS:
+        return None
+    return f"{error.filename or 'a file'}: {error.strerror.lower()}; see to its rights and to free space"
 
 
 def cannot_read(path: Path, error: OSError) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from slidekick.data.files import told_where_full
+
 CHECKPOINTS = "checkpoints"  # folder in --out
 LAST_WRITTEN = "trainer_state.json"  # transformers writes it last: a checkpoint without it was cut short
 
@@ -19,7 +21,7 @@ def go_through(trainer, out: Path, resume: bool) -> None:
     """Train to the end, from the last whole checkpoint in `out` where `resume` and there is one.
 
     Where that is the end already, it is loaded and nothing is learnt: transformers' trainer would take one more step of
-    a training that is counted in steps.
+    a training that is counted in steps. Raises OutputError where no room is left in `out`.
     """
     from transformers import TrainerState
 
@@ -30,4 +32,5 @@ def go_through(trainer, out: Path, resume: bool) -> None:
             trainer._load_from_checkpoint(last)
             trainer.state = state
             return
-    trainer.train(resume_from_checkpoint=last)
+    with told_where_full(out):
+        trainer.train(resume_from_checkpoint=last)

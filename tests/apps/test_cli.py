@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 import time
@@ -65,9 +66,17 @@ def test_an_interrupted_command_says_so_and_leaves_with_130(monkeypatch, capsys)
     assert capsys.readouterr().err.strip() == "slidekick: interrupted"
 
 
-def test_a_bug_is_not_hidden(monkeypatch):
-    with pytest.raises(ZeroDivisionError):
-        failing_with(ZeroDivisionError(), monkeypatch)
+def test_what_the_system_refuses_is_one_line_and_exit_2(monkeypatch, capsys):
+    assert failing_with(PermissionError(errno.EACCES, "Permission denied", "/out/a\nb.npy"), monkeypatch) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("slidekick: /out/a\\nb.npy: permission denied; ")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError(), FileNotFoundError(errno.ENOENT, "No such file", "a")])
+def test_a_bug_is_not_hidden(error, monkeypatch):
+    with pytest.raises(type(error)):
+        failing_with(error, monkeypatch)
 
 
 def test_a_reader_that_leaves_early_is_no_error(picture):

@@ -1,6 +1,12 @@
 """Where a training that was cut goes on."""
 
-from slidekick.rl.resuming import CHECKPOINTS, last_whole
+import shutil
+from types import SimpleNamespace
+
+import pytest
+
+from slidekick.data.errors import OutputError
+from slidekick.rl.resuming import CHECKPOINTS, go_through, last_whole
 
 
 def test_a_run_goes_on_at_its_newest_whole_checkpoint(tmp_path):
@@ -11,3 +17,15 @@ def test_a_run_goes_on_at_its_newest_whole_checkpoint(tmp_path):
     for step in (9, 10):
         (tmp_path / CHECKPOINTS / f"checkpoint-{step}" / "trainer_state.json").write_text("{}")
     assert last_whole(tmp_path) == str(tmp_path / CHECKPOINTS / "checkpoint-10")
+
+
+def test_a_full_disk_is_one_line_and_other_errors_stay_what_they_are(tmp_path, monkeypatch):
+    def train(resume_from_checkpoint):
+        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+    trainer = SimpleNamespace(train=train)
+    with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
+        go_through(trainer, tmp_path, resume=False)
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(OutputError, match="no space left"):
+        go_through(trainer, tmp_path, resume=False)
