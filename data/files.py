@@ -168,16 +168,18 @@ def cannot_write(path: Path, error: OSError) -> str:
 def told_where_full(folder: Path) -> Iterator[None]:
     """Within it, an error of a library that writes below `folder` is an OutputError where no room is left there.
 
-    torch and safetensors tell a full disk each in its own words; transformers lets them through.
+    torch and safetensors tell a full disk each in its own words, and safetensors removes what it wrote of a file.
     """
     try:
         yield
     except OutputError:
         raise
     except Exception as error:
-        if not folder.is_dir() or shutil.disk_usage(folder).free > FULL_BYTES:
+        full = os.strerror(errno.ENOSPC)
+        left = shutil.disk_usage(folder).free if folder.is_dir() else FULL_BYTES
+        if left >= FULL_BYTES and full.lower() not in str(error).lower():
             raise
-        raise OutputError(cannot_write(folder, OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))) from error
+        raise OutputError(cannot_write(folder, OSError(errno.ENOSPC, full))) from error
 
 
 def refused(error: BaseException) -> str | None:

@@ -20,12 +20,18 @@ def test_a_run_goes_on_at_its_newest_whole_checkpoint(tmp_path):
 
 
 def test_a_full_disk_is_one_line_and_other_errors_stay_what_they_are(tmp_path, monkeypatch):
+    said = ["PytorchStreamWriter failed writing file data/0: file write failed"]
+
     def train(resume_from_checkpoint):
-        raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+        raise RuntimeError(said[0])
 
     trainer = SimpleNamespace(train=train)
     with pytest.raises(RuntimeError, match="PytorchStreamWriter"):
         go_through(trainer, tmp_path, resume=False)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: SimpleNamespace(free=4096))
+    with pytest.raises(OutputError, match="no space left"):
+        go_through(trainer, tmp_path, resume=False)
+    monkeypatch.undo()
+    said[0] = "Error while serializing: I/O error: No space left on device (os error 28)"
     with pytest.raises(OutputError, match="no space left"):
         go_through(trainer, tmp_path, resume=False)
