@@ -288,8 +288,9 @@ def _odd(ended: Ended) -> list[str]:
 
 
 def _last(ended: Ended) -> str:
-    """The last line that a command said."""
-    return (ended.said.strip().splitlines() or [""])[-1]
+    """The last line that a command said, its word of why before bars that are drawn once more as it ends."""
+    lines = ended.said.strip().splitlines() or [""]
+    return next((line for line in reversed(lines) if line.startswith("slidekick: ")), lines[-1])
 
 
 def _line(met: Met) -> str:
