@@ -25,6 +25,7 @@ from slidekick.data.memory import is_refused
 from slidekick.grounding.sizes import SegmentorConfig
 
 GRAPHS = 5  # version of the graphs; a change of `_graphs` raises it
+DIGEST = hashlib.sha256().digest_size  # bytes before what is kept
 # OpenVINO pins threads by default, those of every process to the same cores: two workers then share one.
 LATENCY = {"PERFORMANCE_HINT": "LATENCY", "ENABLE_CPU_PINNING": False}
 
@@ -169,11 +170,15 @@ def compiled(graph: Path, settings: Mapping[str, object]):
     made_for = hashlib.sha256(f"{openvino.__version__} {machine} {sorted(settings.items())}".encode()).hexdigest()
     kept = graph.with_name(f"{graph.stem}-{made_for[:12]}.blob")
     try:
-        return core.import_model(kept.read_bytes(), "CPU", settings)
-    except (OSError, RuntimeError):  # not there, cut short, or of another build
-        ready = core.compile_model(graph, "CPU", settings)
+        digest, made = (held := kept.read_bytes())[:DIGEST], held[DIGEST:]
+        if hashlib.sha256(made).digest() == digest:  # OpenVINO is not made for bytes that it did not write
+            return core.import_model(made, "CPU", settings)
+    except (OSError, RuntimeError):  # not there, or of another build
+        pass
+    ready = core.compile_model(graph, "CPU", settings)
+    made = ready.export_model().getvalue()
     with contextlib.suppress(OutputError):  # a cache that only others may write to
-        write_atomic(kept, ready.export_model().getvalue())
+        write_atomic(kept, hashlib.sha256(made).digest() + made)
     return ready
 
 

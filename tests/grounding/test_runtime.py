@@ -120,17 +120,25 @@ def test_graphs_lie_in_the_cache_and_are_made_once(networks, cache, weights, cap
     assert capsys.readouterr().err == ""
 
 
-def test_what_was_compiled_is_kept_and_made_anew_where_it_was_cut_off(networks, cache):
+def test_what_was_compiled_is_kept_and_made_anew_where_it_was_cut_off(networks, cache, monkeypatch):
+    import openvino
+
     (folder,) = (cache / "graphs").iterdir()
     networks[0].encode(window(64, 64, seed=1))
     (kept,) = folder.glob("encode-*.blob")
     whole, before = kept.read_bytes(), compiled(folder / "encode.xml", networks[0]._settings)
-    for broken in (b"", whole[:1000], whole[: len(whole) // 2], b"nothing"):
+    changed = whole[:-5000] + bytes(100) + whole[-4900:]
+    read, import_model = [], openvino.Core.import_model
+    monkeypatch.setattr(openvino.Core, "import_model", lambda *a: read.append(1) or import_model(*a))
+    for broken in (b"", whole[:1000], whole[: len(whole) // 2], b"nothing", changed):
         kept.write_bytes(broken)
         again = compiled(folder / "encode.xml", networks[0]._settings)
         pixels = window(64, 64, seed=1)[None]
         np.testing.assert_array_equal(again([pixels])[0], before([pixels])[0])
         assert len(kept.read_bytes()) > 0.9 * len(whole), "and kept anew"
+    assert not read, "OpenVINO never sees what it did not write"
+    compiled(folder / "encode.xml", networks[0]._settings)
+    assert read
 
 
 class Asked(Exception):
