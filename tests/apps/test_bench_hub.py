@@ -23,24 +23,15 @@ def data(tmp_path_factory):
     return folder.parent
 
 
-@pytest.fixture(scope="module")
-def base(data, tmp_path_factory):
-    return hub.made_base("tiny", data, tmp_path_factory.mktemp("base"))
-
-
-def test_the_command_asks_a_model_that_it_made(data, capsys):
-    assert hub.main(["--shape", "tiny", "--data", str(data), "--kinds", "ask", "--json"]) == 0
-    (row,) = json.loads(capsys.readouterr().out)["rows"]
-    assert row["answer_s"] > 0
-    assert row["answer_tokens_s"] > 0
-
-
-@pytest.mark.parametrize("batch", [None, 8])
-def test_a_step_has_the_rows_of_the_configuration_however_many_go_at_once(base, data, batch, monkeypatch):
-    monkeypatch.setattr(hub, "STEPS", {"sft": 3})
-    whole = hub.trained("sft", base, data, None, batch)
-    assert whole["step_s"] > 0
-    assert 16 * 50 < whole["step_tokens"] < 16 * 1500  # 16 conversations a step
+def test_a_model_that_was_made_is_asked_and_trained_each_in_a_process_of_its_own(data, capsys):
+    """A step has the rows of the configuration however many go at once."""
+    command = ["--shape", "tiny", "--data", str(data), "--kinds", "ask", "sft", "--batch", "8", "--json"]
+    assert hub.main(command) == 0
+    asked, trained = json.loads(capsys.readouterr().out)["rows"]
+    assert asked["answer_s"] > 0
+    assert asked["answer_tokens_s"] > 0
+    assert trained["step_s"] > 0
+    assert 16 * 50 < trained["step_tokens"] < 16 * 1500  # 16 conversations a step
 
 
 def test_published_shapes_have_the_published_sizes():
