@@ -36,8 +36,9 @@ class Guesses:
 
     @classmethod
     def of_turns(cls, turns: Iterable[Sequence[int]], often: int = OFTEN) -> Guesses:
-        """What follows in turns, their end tokens included."""
-        return cls(_followed(([START, *turn] for turn in turns), range(1, LONGEST + 1), often))
+        """What follows in turns, their end tokens included; shares as exact as a file holds them."""
+        followed = _followed(([START, *turn] for turn in turns), range(1, LONGEST + 1), often)
+        return cls({context: (token, float(np.float16(share))) for context, (token, share) in followed.items()})
 
     @classmethod
     def of_prompt(cls, ids: Sequence[int]) -> Guesses:
