@@ -10,6 +10,8 @@ from pathlib import Path
 
 from slidekick.data.errors import InputError, SlidekickError
 
+CONFIGS = Path(__file__).parent / "configs"  # shipped
+
 
 def launched(name: str, train: Callable[[Path, Path, Path, bool], object], arguments: Sequence[str] | None) -> int:
     """Run `train(config, data, out, resume)` as `slidekick train NAME` does; 2 for what a user can mend."""

@@ -205,9 +205,10 @@ def _recipe(material: Path, data: Path | None) -> None:
     import yaml
 
     from slidekick.copilot.mini import WEIGHTS
-    from slidekick.rl import grpo
+    from slidekick.data.configuration import read_yaml
+    from slidekick.rl.launch import CONFIGS
 
-    config = yaml.safe_load((Path(grpo.__file__).parent / "configs" / "experts.yaml").read_text(encoding="utf-8"))
+    config = read_yaml(CONFIGS / "experts.yaml")
     config |= {"start": str(WEIGHTS), "views": 1}
     config["instructions"] |= {"count": 60}
     config["sft"] |= {"max_steps": 6, "save_steps": 2, "logging_steps": 1, "per_device_train_batch_size": 4}

@@ -208,11 +208,10 @@ def _read_segmentor(path: Path, folder: Path) -> None:
 def _write_texts(folder: Path) -> None:
     from slidekick.copilot.reports import checklist, forms
     from slidekick.grounding import segmentor
-    from slidekick.rl import sft
+    from slidekick.rl.launch import CONFIGS
 
-    configs = Path(sft.__file__).parent / "configs"
     for name in ("mini.yaml", "experts.yaml", "grpo.yaml"):
-        shutil.copy(configs / name, folder)
+        shutil.copy(CONFIGS / name, folder)
     shutil.copy(Path(segmentor.__file__).parent / "configs" / "segmentor.yaml", folder)
     for path in Path(forms.__file__).parent.rglob(f"*{forms.SUFFIX}"):
         shutil.copy(path, folder)

@@ -179,10 +179,12 @@ def trained(what: str, base: Path, data: Path, quantization: str | None, batch: 
     """Some steps of `train sft` or `train grpo` by the configuration shipped for Qwen2.5-VL; see `main` for `batch`."""
     import yaml
 
+    from slidekick.data.configuration import read_yaml
     from slidekick.rl import grpo, sft
+    from slidekick.rl.launch import CONFIGS
 
     name = {"sft": "qwen2_5_vl_3b.yaml", "grpo": "qwen2_5_vl_3b_grpo.yaml"}[what]
-    config = yaml.safe_load((Path(sft.__file__).parent / "configs" / name).read_text(encoding="utf-8"))
+    config = read_yaml(CONFIGS / name)
     config["base"] |= {"name": str(base), "revision": None} | ({"quantization": quantization} if quantization else {})
     config[what] |= {"max_steps": STEPS[what], "save_strategy": "no", "logging_steps": 1, "disable_tqdm": True}
     if batch:

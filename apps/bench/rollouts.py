@@ -75,8 +75,9 @@ def measure(data: Path, groups: int, answers: int, rounds: int) -> dict:
 def prepared(data: Path, out: Path, count: int, answers: int):
     """(trainer, prompts) of the shipped configuration over questions that show a picture."""
     from slidekick.rl import grpo
+    from slidekick.rl.launch import CONFIGS
 
-    path = Path(grpo.__file__).parent / "configs" / "grpo.yaml"
+    path = CONFIGS / "grpo.yaml"
     config = grpo.load_config(path)
     sizes = {"num_generations": answers, "per_device_train_batch_size": answers, "gradient_accumulation_steps": 1}
     config["grpo"] |= {**sizes, "report_to": "none", "max_completion_length": config["rollouts"]["budget"]}

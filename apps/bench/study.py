@@ -127,8 +127,10 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
     import yaml
 
     from slidekick.copilot.mini import ABOUT, EXPERTS, SLIDES
+    from slidekick.data.configuration import read_yaml
     from slidekick.data.files import write_atomic
     from slidekick.rl import grpo
+    from slidekick.rl.launch import CONFIGS
     from slidekick.rl.mixture import train_experts
 
     if arm.what is None:
@@ -136,7 +138,7 @@ def trained(arm: Arm, seed: int, folder: Path, start: Path, args: argparse.Names
     model = folder / "adapter"
     if (folder / DONE).is_file():
         return model
-    config = yaml.safe_load((Path(grpo.__file__).parent / "configs" / arm.config).read_text(encoding="utf-8"))
+    config = read_yaml(CONFIGS / arm.config)
     config = changed(config, arm, seed, start)
     write_atomic(path := folder / "config.yaml", yaml.safe_dump(config, sort_keys=False))
     resumed = {"resumed": True} if any(folder.rglob("checkpoint-*")) else {}  # then minutes are of the last part alone

@@ -124,8 +124,9 @@ def conversations(folder: Path, number: int) -> list:
 def settings() -> tuple[dict, dict]:
     """(lora, sft) of mini's configuration, for STEPS steps in the order of chance and without checkpoints."""
     from slidekick.rl import sft
+    from slidekick.rl.launch import CONFIGS
 
-    config = sft.load_config(Path(sft.__file__).parent / "configs" / "mini.yaml")
+    config = sft.load_config(CONFIGS / "mini.yaml")
     left_out = ("num_train_epochs", "train_sampling_strategy", "save_steps", "save_total_limit")
     plan = {key: value for key, value in config["sft"].items() if key not in left_out}
     return config["lora"], plan | {"max_steps": STEPS, "save_strategy": "no", "disable_tqdm": True}
