@@ -84,8 +84,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         from slidekick.data.files import refused
 
-        told = "memory was refused; close other programs, or ask for less at a time" if is_refused(error) else None
-        if (told := told or refused(error)) is None:
+        memory = "memory was refused; close other programs, or ask for less at a time"
+        told = memory if is_refused(error) else refused(error)
+        if told is None:
             raise
         print(one_line(f"slidekick: {told}"), file=sys.stderr)
         return MENDABLE

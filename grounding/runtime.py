@@ -169,17 +169,24 @@ def compiled(graph: Path, settings: Mapping[str, object]):
     machine = [core.get_property("CPU", name) for name in ("FULL_DEVICE_NAME", "OPTIMIZATION_CAPABILITIES")]
     made_for = hashlib.sha256(f"{openvino.__version__} {machine} {sorted(settings.items())}".encode()).hexdigest()
     kept = graph.with_name(f"{graph.stem}-{made_for[:12]}.blob")
-    try:
-        digest, made = (held := kept.read_bytes())[:DIGEST], held[DIGEST:]
-        if hashlib.sha256(made).digest() == digest:  # OpenVINO is not made for bytes that it did not write
+    if made := _whole(kept):
+        with contextlib.suppress(RuntimeError):  # of another build
             return core.import_model(made, "CPU", settings)
-    except (OSError, RuntimeError):  # not there, or of another build
-        pass
     ready = core.compile_model(graph, "CPU", settings)
     made = ready.export_model().getvalue()
     with contextlib.suppress(OutputError):  # a cache that only others may write to
         write_atomic(kept, hashlib.sha256(made).digest() + made)
     return ready
+
+
+def _whole(kept: Path) -> bytes:
+    """What stands behind its digest in a file; empty where there is none, or it is not what was written: OpenVINO is
+    not made for bytes that are not its own."""
+    try:
+        held = kept.read_bytes()
+    except OSError:
+        return b""
+    return held[DIGEST:] if hashlib.sha256(held[DIGEST:]).digest() == held[:DIGEST] else b""
 
 
 def openvino_package():

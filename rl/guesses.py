@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from slidekick.copilot.compiled.guesses import Guesses
-from slidekick.data.errors import InputError, SlidekickError
+from slidekick.data.errors import SlidekickError
 from slidekick.rl.instructions import Instruction
 
 
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from slidekick.copilot.base import base_folder
     from slidekick.data.configuration import read_yaml
     from slidekick.rl.instructions.material import Plan, gather, make_lessons
+    from slidekick.rl.mixture import check_sections
 
     parser = argparse.ArgumentParser(prog="slidekick.rl.guesses", description="Write what mini's answers usually say.")
     parser.add_argument("config", type=Path, help="a configuration with a section `instructions`")
@@ -42,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write into")
     args = parser.parse_args(arguments)
     try:
-        config = read_yaml(args.config)
-        if not isinstance(config, dict) or not isinstance(config.get("instructions"), dict):
-            raise InputError(f"{args.config}: section 'instructions' is missing; see rl/configs/experts.yaml")
+        check_sections(config := read_yaml(args.config), args.config, ("instructions",))
         plan = Plan.read(config["instructions"], args.config)
         tokenizer = AutoProcessor.from_pretrained(base_folder()).tokenizer
         made = make_lessons(plan, gather(args.data, plan.held_back))
