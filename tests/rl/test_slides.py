@@ -69,9 +69,9 @@ def test_a_bag_has_the_shares_of_its_plan(bags, seed):
     bag = bags.draw(seed)
     assert np.allclose(bag.shares.sum(1), 1, atol=1e-4)
     assert len(bag.features) == len(bag.tokens) == len(bag.places) > 5
+    rim = max(0.08, 4 / len(bag.features))  # tiles there count whole, which is much of a slide of few
     for index, name in enumerate(TISSUES):
-        # Tiles at the rim count whole.
-        assert bag.shares[:, index].mean() == pytest.approx(bag.layout.share(name), abs=0.15)
+        assert bag.shares[:, index].mean() == pytest.approx(bag.layout.share(name), abs=rim)
     assert {*bag.layout.tissues, *bag.absent} == {*TISSUES}
     again = bags.draw(seed)
     assert np.array_equal(again.features, bag.features)
